@@ -1,0 +1,1 @@
+"""Online RLHF: gateway, rollout workers, reward model and PPO learner, joined by Redis Streams."""

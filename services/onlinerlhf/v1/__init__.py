@@ -1,0 +1,1 @@
+"""Generated from proto/onlinerlhf/v1 by `make proto`. Never edited."""
