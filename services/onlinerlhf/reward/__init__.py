@@ -1,0 +1,1 @@
+"""Room: [rollouts] -> reward model -> [scored]. torch is loaded by `engine` alone."""
