@@ -1,6 +1,7 @@
 """RewardService: decode, score, encode."""
 
 from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
 
 import grpc
 
@@ -20,7 +21,7 @@ class RewardServicer(reward_pb2_grpc.RewardServiceServicer):
         self._max_items = max_items
 
     async def Score(
-        self, request: reward_pb2.ScoreRequest, context: grpc.aio.ServicerContext
+        self, request: reward_pb2.ScoreRequest, context: "grpc.aio.ServicerContext[Any, Any]"
     ) -> reward_pb2.ScoreResponse:
         """Score all items or none."""
         if not 1 <= len(request.items) <= self._max_items:

@@ -1,0 +1,201 @@
+"""`onlinerlhf …`: thin, and quick to answer: everything heavy is imported inside the command that needs it."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import click
+
+from onlinerlhf.core.errors import OnlineRLHFError
+
+HOME = ".onlinerlhf"
+
+
+class OneLineErrors(click.Group):
+    """Turns expected failures into one line on standard error and exit code 1."""
+
+    def invoke(self, ctx: click.Context) -> object:
+        """Run the chosen command."""
+        try:
+            return super().invoke(ctx)
+        except OnlineRLHFError as error:
+            raise click.ClickException(str(error)) from None
+
+
+@contextmanager
+def client_errors() -> Iterator[None]:
+    """The client's exceptions as one line."""
+    from onlinerlhf_client import OnlineRLHFError as ClientError
+
+    try:
+        yield
+    except ClientError as error:
+        raise click.ClickException(str(error)) from None
+
+
+home_option = click.option(
+    "--home",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path(HOME),
+    envvar="ONLINERLHF_HOME",
+    show_default=True,
+    help="Directory of models and runs.",
+)
+run_dir_option = click.option(
+    "--run-dir",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Run directory of the platform.  [default: the newest under HOME/runs]",
+)
+
+
+@click.group(cls=OneLineErrors, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
+@click.version_option(package_name="onlinerlhf")
+def cli() -> None:
+    """Online RLHF on one machine: a gateway, vLLM rollout workers, a reward model and a PPO learner.
+
+    \b
+    Start here:
+      onlinerlhf demo                          everything, ending in a report (about 15 minutes on 2 cores)
+    Or step by step:
+      onlinerlhf bootstrap                     make small models
+      onlinerlhf up                            run the platform; Ctrl-C drains
+      onlinerlhf submit "Name three fruits." --user ada --answer
+      onlinerlhf status                        in another terminal
+    """
+
+
+@cli.command()
+@home_option
+@click.option("--out", type=click.Path(file_okay=False, path_type=Path), help="Where to.  [default: HOME/models]")
+@click.option("--seed", default=0, show_default=True, help="The same seed makes the same models.")
+@click.option("--scale", default="demo", show_default=True, help="demo: minutes on 2 cores; tiny: seconds, for tests.")
+def bootstrap(home: Path, out: Path | None, seed: int, scale: str) -> None:
+    """Make small models: tokenizer, base model, SFT policy, reward model.
+
+    They are ordinary transformers directories; a stage that is already there is not repeated.
+
+    \b
+      onlinerlhf bootstrap
+      onlinerlhf bootstrap --out /tmp/models --scale tiny
+    """
+    from onlinerlhf.learner.bootstrap import bootstrap_command
+
+    bootstrap_command(out or home / "models", seed, scale)
+
+
+@cli.command()
+@home_option
+@click.option(
+    "--run", default="local", show_default=True, help="Name of the run; the same name goes on where it stopped."
+)
+@click.option("--policy", "policy_dir", type=click.Path(path_type=Path), help="SFT policy.  [default: HOME/models/sft]")
+@click.option("--reward", "reward_dir", type=click.Path(path_type=Path), help="[default: HOME/models/reward]")
+@click.option("--workers", default=1, show_default=True, type=click.IntRange(min=1), help="Rollout workers.")
+@click.option("--redis-url", envvar="ONLINERLHF_REDIS_URL", help="Use this Redis.  [default: an embedded one]")
+@click.option("--gateway-port", type=click.IntRange(1, 65535), help="[default: a free port]")
+@click.option("--config", type=click.Path(dir_okay=False, path_type=Path), help="TOML with a section a service.")
+@click.option("--set", "settings", multiple=True, metavar="SECTION.KEY=VALUE", help="One setting; may be repeated.")
+@click.option("--plain", is_flag=True, help="Lines instead of the live picture.")
+def up(**options: object) -> None:
+    """Run the whole platform on loopback ports until Ctrl-C, which drains it.
+
+    \b
+      onlinerlhf up
+      onlinerlhf up --policy my/sft --reward my/reward --set learner.batch_size=64 --set rollout.num_responses=4
+      onlinerlhf up --redis-url redis://127.0.0.1:6379/0 --workers 2
+    """
+    from onlinerlhf.local import up as command
+
+    command.up(command.UpOptions(**options))  # type: ignore[arg-type]
+
+
+@cli.command()
+@home_option
+@click.option("--run", default="demo", show_default=True, help="Name of the run.")
+@click.option("--fast", is_flag=True, help="Tiny models and a few steps: shows the machinery, proves nothing.")
+def demo(home: Path, run: str, fast: bool) -> None:
+    """Make models, run the platform, learn from simulated users, evaluate on held-out ones, write a report.
+
+    Ends with an error when the 95% interval of the PPO policy's win rate over the SFT policy does not clear 50%.
+
+    \b
+      onlinerlhf demo
+      onlinerlhf demo --home /tmp/demo --fast
+    """
+    from onlinerlhf.local import demo as command
+
+    command.demo(home, run=run, fast=fast)
+
+
+@cli.command()
+@click.argument("text", required=False)
+@home_option
+@run_dir_option
+@click.option(
+    "--file", "path", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="JSON lines: prompt, user."
+)
+@click.option("--user", "user_id", default="local", show_default=True, help="Who asks.")
+@click.option("--answer", is_flag=True, help="Stream the answer, too.")
+@click.option("--no-consent", is_flag=True, help="With --answer: do not offer the prompt for training.")
+def submit(
+    text: str | None, home: Path, run_dir: Path | None, path: Path | None, user_id: str, answer: bool, no_consent: bool
+) -> None:
+    """Submit prompts to the running platform as training data; print receipts or why they were refused.
+
+    \b
+      onlinerlhf submit "Name three fruits." --user ada
+      onlinerlhf submit "Name three fruits." --user ada --answer
+      onlinerlhf submit --file prompts.jsonl --user ada
+    """
+    if (text is None) == (path is None):
+        raise click.UsageError("give either a TEXT or --file")
+    from onlinerlhf.local import endpoints
+    from onlinerlhf.local import submit as command
+
+    target = endpoints.find(home, run_dir).gateway
+    with client_errors():
+        if path is not None:
+            command.submit_file(target, path, user_id=user_id)
+        elif answer:
+            command.answer_text(target, text or "", user_id=user_id, consent=not no_consent)
+        else:
+            command.submit_text(target, text or "", user_id=user_id)
+
+
+@cli.command()
+@home_option
+@run_dir_option
+@click.option("--json", "json_output", is_flag=True, help="For programs.")
+def status(home: Path, run_dir: Path | None, json_output: bool) -> None:
+    """Show backlogs, versions, the newest step and the ledger of the running platform, once.
+
+    \b
+      onlinerlhf status
+      onlinerlhf status --json | jq .ledger
+    """
+    from onlinerlhf.local import endpoints, inspect
+
+    inspect.show_status(endpoints.find(home, run_dir), json_output=json_output)
+
+
+@cli.command()
+@home_option
+@run_dir_option
+def doctor(home: Path, run_dir: Path | None) -> None:
+    """Name the stuck edge: which service, stream or supply holds the loop up, and why.
+
+    Exits with 1 when something is broken.
+
+    \b
+      onlinerlhf doctor
+    """
+    from onlinerlhf.local import endpoints, inspect
+
+    if not inspect.run_doctor(endpoints.find(home, run_dir)):
+        sys.exit(1)
+
+
+def main() -> None:
+    """Entry point of the `onlinerlhf` command."""
+    cli.main(prog_name="onlinerlhf")

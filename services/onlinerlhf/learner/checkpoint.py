@@ -1,0 +1,155 @@
+"""Checkpoints: everything a learner needs to go on as if it had never stopped, and which samples it has learned from.
+
+A checkpoint is a directory of safetensors and JSON that appears complete, by rename. `checksums.json`, written last,
+proves it: a directory that does not match is set aside and the one before it is used.
+"""
+
+import hashlib
+import json
+import logging
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from onlinerlhf.core.errors import CheckpointError, StartupError
+from onlinerlhf.learner.files import sync_directory, write_tensors, write_text
+from onlinerlhf.learner.ppo import PPO
+from onlinerlhf.learner.tensors import copy_into, unique_tensors
+
+_log = logging.getLogger(__name__)
+_PREFIX, _STAGING, _BROKEN = "step-", ".tmp", ".broken"
+_STATE, _CHECKSUMS = "state.json", "checksums.json"
+_FORMAT = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LearnedSample:
+    """A sample whose gradient a checkpoint contains."""
+
+    entry_id: str
+    """Of the stream entry that delivered it."""
+    sample_id: str
+    version: int
+    """The first policy version that contains it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """How far a learner has come."""
+
+    step: int = 0
+    version: int = 0
+    samples: tuple[LearnedSample, ...] = ()
+    """Of the steps since the checkpoint before: those that may not have been acked yet."""
+    counters: Mapping[str, int] = field(default_factory=dict)
+    """Totals since the run's start, for display."""
+
+
+class CheckpointStore:
+    """The directory of checkpoints. Synchronous: call it off the event loop."""
+
+    def __init__(self, directory: Path, *, keep: int = 2) -> None:
+        self.directory = directory
+        self._keep = keep
+
+    def save(self, ppo: PPO, progress: Progress) -> None:
+        """Write a checkpoint, then forget the oldest. Raises CheckpointError; what was there stays."""
+        target = self.directory / f"{_PREFIX}{progress.step:08d}"
+        staging = target.with_name(target.name + _STAGING)
+        try:
+            shutil.rmtree(staging, ignore_errors=True)
+            staging.mkdir(parents=True)
+            _write(staging, ppo, progress)
+            sync_directory(staging)
+            staging.rename(target)
+            sync_directory(self.directory)
+        except OSError as error:
+            raise CheckpointError(f"cannot write {target.name}: {error.strerror or error}") from error
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+        for old in self._complete()[self._keep :]:
+            shutil.rmtree(old, ignore_errors=True)
+
+    def load(self, ppo: PPO) -> Progress | None:
+        """Put the newest good checkpoint into the PPO; None: there is none. Broken ones are logged and set aside."""
+        for directory in self._complete():
+            try:
+                _verify(directory)
+            except (CheckpointError, OSError, ValueError) as error:
+                _log.error(
+                    "broken checkpoint set aside, using the one before it",
+                    extra={"checkpoint": directory.name, "error": str(error)},
+                )
+                self._set_aside(directory)
+                continue
+            return _read(directory, ppo)
+        return None
+
+    def _complete(self) -> list[Path]:
+        """Newest first."""
+        found = [path for path in self.directory.glob(f"{_PREFIX}*") if path.suffix not in (_STAGING, _BROKEN)]
+        return sorted(found, key=lambda path: path.name, reverse=True)
+
+    def _set_aside(self, directory: Path) -> None:
+        broken = directory.with_name(directory.name + _BROKEN)
+        for earlier in self.directory.glob(f"*{_BROKEN}"):
+            shutil.rmtree(earlier, ignore_errors=True)
+        directory.rename(broken)
+
+
+def _parts(ppo: PPO) -> dict[str, dict[str, Tensor]]:
+    return {
+        "policy.safetensors": unique_tensors(ppo.policy),
+        "value.safetensors": unique_tensors(ppo.value),
+        "policy_optimizer.safetensors": ppo.policy_optimizer.tensors(),
+        "value_optimizer.safetensors": ppo.value_optimizer.tensors(),
+    }
+
+
+def _write(directory: Path, ppo: PPO, progress: Progress) -> None:
+    for name, tensors in _parts(ppo).items():
+        write_tensors(tensors, directory / name)
+    state = {**asdict(progress), "format": _FORMAT, "generator": bytes(ppo.generator.get_state().tolist()).hex()}
+    write_text(json.dumps(state), directory / _STATE)
+    names = sorted(path.name for path in directory.iterdir())
+    write_text(json.dumps({name: _checksum(directory / name) for name in names}), directory / _CHECKSUMS)
+
+
+def _verify(directory: Path) -> None:
+    checksums = json.loads((directory / _CHECKSUMS).read_text(encoding="utf-8"))
+    for name, expected in checksums.items():
+        if _checksum(directory / name) != expected:
+            raise CheckpointError(f"{name} does not match its checksum")
+
+
+def _checksum(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _read(directory: Path, ppo: PPO) -> Progress:
+    state: dict[str, Any] = json.loads((directory / _STATE).read_text(encoding="utf-8"))
+    if state["format"] != _FORMAT:
+        raise StartupError(f"{directory.name} has checkpoint format {state['format']}, expected {_FORMAT}")
+    try:
+        copy_into(ppo.policy, load_file(directory / "policy.safetensors"))
+        copy_into(ppo.value, load_file(directory / "value.safetensors"))
+        ppo.policy_optimizer.load_tensors(load_file(directory / "policy_optimizer.safetensors"))
+        ppo.value_optimizer.load_tensors(load_file(directory / "value_optimizer.safetensors"))
+    except (ValueError, KeyError, SafetensorError) as error:
+        raise StartupError(f"{directory.name} does not fit the configured models: {error}") from error
+    ppo.generator.set_state(torch.tensor(list(bytes.fromhex(state["generator"])), dtype=torch.uint8))
+    ppo.num_steps = state["step"]
+    return Progress(
+        step=state["step"],
+        version=state["version"],
+        samples=tuple(LearnedSample(**sample) for sample in state["samples"]),
+        counters=state["counters"],
+    )

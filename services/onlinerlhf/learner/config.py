@@ -1,0 +1,47 @@
+"""The `[learner]` section."""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from onlinerlhf.learner.ppo_config import PPOConfig
+from onlinerlhf.runtime.config import ServiceConfig
+
+
+class LearnerConfig(ServiceConfig, PPOConfig):
+    """Settings of the learner's service and of its PPO steps."""
+
+    policy_dir: Path
+    """Where the policy starts: a transformers directory."""
+    reward_dir: Path
+    """Where the value network starts: a reward model's directory."""
+    reference_dir: Path | None = None
+    """The frozen policy that KL is measured against. Default: policy_dir."""
+    output_dir: Path
+    """Holds checkpoints/, versions/ and steps.jsonl."""
+    batch_size: int = Field(default=512, ge=1)
+    """Rollouts of one PPO step."""
+    max_staleness: int = Field(default=4, ge=0)
+    """A sample whose oldest token is more versions behind the learner than this is dropped."""
+    max_wait_seconds: float = Field(default=0.0, ge=0)
+    """Train on what there is once the oldest gathered sample has waited this long. 0: wait for a full batch."""
+    max_steps: int = Field(default=0, ge=0)
+    """Stop learning after this many steps. 0: never."""
+    checkpoint_every: int = Field(default=1, ge=1)
+    """PPO steps. Samples are acked with the checkpoint that contains them."""
+    checkpoint_idle_seconds: float = Field(default=5.0, gt=0)
+    """Steps not in a checkpoint yet are saved after this long without a full batch."""
+    checkpoint_retry_seconds: float = Field(default=5.0, gt=0)
+    """Between tries after a checkpoint or version could not be written."""
+    max_unsaved_steps: int = Field(default=4, ge=1)
+    """Learning pauses while this many steps (and at least checkpoint_every) are not in a checkpoint."""
+    keep_checkpoints: int = Field(default=2, ge=1)
+    keep_versions: int = Field(default=4, ge=1)
+    """Policy versions kept on disk for workers that are behind or still fetching."""
+    publish_dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    num_threads: int = Field(default=0, ge=0)
+    """Of torch. 0: torch's own choice."""
+    device: str = "cpu"
+    lease_seconds: float = Field(default=30.0, gt=0)
+    """A dead learner's samples are redelivered to another after this long."""

@@ -1,0 +1,97 @@
+"""Where a running platform can be found: `endpoints.json` in its run directory."""
+
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from onlinerlhf.core.errors import NotFound
+
+FILE_NAME = "endpoints.json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProcessEntry:
+    """One supervised process."""
+
+    name: str
+    """redis, learner, reward, gateway, rollout-0, rollout-1, …"""
+    address: str
+    """host:port on loopback; empty for a Redis that somebody else runs."""
+    pid: int | None
+    restarts: int
+    state: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Endpoints:
+    """What status, doctor and submit need to know."""
+
+    run_id: str
+    run_dir: str
+    redis_url: str
+    supervisor_pid: int
+    processes: tuple[ProcessEntry, ...]
+
+    def address(self, name: str) -> str:
+        """Address of one process."""
+        for process in self.processes:
+            if process.name == name:
+                return process.address
+        raise NotFound(f"run {self.run_id} has no process named {name}")
+
+    @property
+    def gateway(self) -> str:
+        """What clients connect to."""
+        return self.address("gateway")
+
+    @property
+    def rooms(self) -> tuple[ProcessEntry, ...]:
+        """Every process that speaks gRPC."""
+        return tuple(process for process in self.processes if process.name != "redis")
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the supervisor that wrote this is alive."""
+        try:
+            os.kill(self.supervisor_pid, 0)
+        except ProcessLookupError:
+            return False
+        except PermissionError:
+            return True
+        return True
+
+    def write(self) -> None:
+        """Replace the file in one step; it may hold a Redis password, so only its owner reads it."""
+        path = Path(self.run_dir) / FILE_NAME
+        temporary = path.with_suffix(".tmp")
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(descriptor, "w") as file:
+            json.dump(asdict(self), file, indent=2)
+        temporary.replace(path)
+
+
+def read(run_dir: Path) -> Endpoints:
+    """Endpoints of the run in this directory."""
+    path = run_dir / FILE_NAME
+    try:
+        record = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise NotFound(f"no platform was started in {run_dir}; `onlinerlhf up` starts one") from None
+    processes = tuple(ProcessEntry(**process) for process in record.pop("processes"))
+    return Endpoints(**record, processes=processes)
+
+
+def find(home: Path, run_dir: Path | None = None) -> Endpoints:
+    """Endpoints of the given run, or of the newest run that is up under `home`/runs."""
+    if run_dir is not None:
+        found = read(run_dir)
+    else:
+        files = sorted((home / "runs").glob(f"*/{FILE_NAME}"), key=lambda path: path.stat().st_mtime, reverse=True)
+        if not files:
+            raise NotFound(f"no platform was started under {home / 'runs'}; `onlinerlhf up` starts one")
+        candidates = [read(path.parent) for path in files]
+        found = next((each for each in candidates if each.is_running), candidates[0])
+    if not found.is_running:
+        raise NotFound(f"run {found.run_id} is not running any more; `onlinerlhf up` starts one")
+    return found

@@ -1,0 +1,254 @@
+"""The plan of a platform on one machine: which processes, on which ports, with which settings.
+
+    redis ◄── learner ◄── rollout-0 … rollout-n ◄── gateway
+      ▲          ▲            reward
+      └──────────┴── every room
+
+Planning touches no process: it picks free loopback ports, writes `platform.toml`, and lists commands and environments.
+"""
+
+import json
+import os
+import socket
+import sys
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from onlinerlhf.core.errors import ConfigError
+from onlinerlhf.runtime.embedded_redis import redis_server_command
+
+Sections = dict[str, dict[str, object]]
+"""TOML sections by room."""
+
+LOOPBACK = "127.0.0.1"
+ROOMS = ("gateway", "rollout", "reward", "learner")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlatformSpec:
+    """What to run."""
+
+    run_dir: Path
+    policy_dir: Path
+    """The SFT policy: version 1, and the reference of the KL penalty."""
+    reward_dir: Path
+    run_id: str = "local"
+    rollout_workers: int = 1
+    redis_url: str | None = None
+    """A Redis that somebody else runs. None: an embedded one with an append-only file in the run directory."""
+    gateway_port: int | None = None
+    """None: a free one."""
+    overrides: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
+    """Settings by section; they win over the plan's own."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProcessPlan:
+    """One process to start."""
+
+    name: str
+    address: str
+    command: tuple[str, ...]
+    environment: Mapping[str, str]
+    drain_seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlatformPlan:
+    """Every process, and what they share."""
+
+    spec: PlatformSpec
+    redis_url: str
+    processes: tuple[ProcessPlan, ...]
+    sections: Sections
+
+    @property
+    def config_path(self) -> Path:
+        """The generated TOML."""
+        return self.spec.run_dir / "platform.toml"
+
+    def log_path(self, name: str) -> Path:
+        """Where a process's output goes."""
+        return self.spec.run_dir / "logs" / f"{name}.log"
+
+    @property
+    def drain_order(self) -> tuple[tuple[str, ...], ...]:
+        """Who takes work in stops first, who stores it last."""
+        rollouts = tuple(plan.name for plan in self.processes if plan.name.startswith("rollout-"))
+        return ("gateway",), rollouts, ("reward",), ("learner",), ("redis",)
+
+    def write(self) -> None:
+        """Make the run directory and write the settings."""
+        (self.spec.run_dir / "redis").mkdir(parents=True, exist_ok=True)
+        self.config_path.write_text(dump_toml(self.sections))
+
+
+def plan(spec: PlatformSpec) -> PlatformPlan:
+    """Choose ports and settings."""
+    check_model_dir(spec.policy_dir, "policy")
+    check_model_dir(spec.reward_dir, "reward model")
+    ports = free_ports()
+    redis_port = next(ports)
+    redis_url = spec.redis_url or f"redis://{LOOPBACK}:{redis_port}/0"
+    learner, reward = _address(next(ports)), _address(next(ports))
+    rollouts = [_address(next(ports)) for _ in range(spec.rollout_workers)]
+    gateway = _address(spec.gateway_port or next(ports))
+    environment = shared_environment(os.environ, spec, redis_url)
+    processes = [
+        _room("learner", "learner", learner, environment, {}),
+        *(
+            _room("rollout", f"rollout-{index}", address, environment, _worker(spec, index))
+            for index, address in enumerate(rollouts)
+        ),
+        _room("reward", "reward", reward, environment, {}),
+        _room("gateway", "gateway", gateway, environment, {}),
+    ]
+    if spec.redis_url is None:
+        processes.insert(0, _redis(spec, redis_port))
+    sections = _sections(spec, learner=learner, rollouts=rollouts)
+    return PlatformPlan(spec=spec, redis_url=redis_url, processes=tuple(processes), sections=sections)
+
+
+def shared_environment(inherited: Mapping[str, str], spec: PlatformSpec, redis_url: str) -> dict[str, str]:
+    """Environment of every room: the caller's, the run's, and one that keeps models local and threads few."""
+    return {
+        # As many threads as a room asks for, not as many as there are cores in each of four processes.
+        "OMP_NUM_THREADS": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+        **inherited,
+        "HF_HUB_OFFLINE": "1",
+        "PYTHONUNBUFFERED": "1",
+        "ONLINERLHF_CONFIG": str(spec.run_dir / "platform.toml"),
+        "ONLINERLHF_RUN__ID": spec.run_id,
+        "ONLINERLHF_RUN__REDIS_URL": redis_url,
+    }
+
+
+def check_model_dir(path: Path, what: str) -> None:
+    """A transformers directory: a config and weights."""
+    if not (path / "config.json").is_file():
+        raise ConfigError(f"{what} directory {path} has no config.json; `onlinerlhf bootstrap` makes small models")
+    if not any(path.glob("*.safetensors")):
+        raise ConfigError(f"{what} directory {path} has no *.safetensors weights")
+
+
+def free_ports() -> Iterator[int]:
+    """Loopback ports nobody listens on, no port twice."""
+    taken: set[int] = set()
+    while True:
+        with socket.socket() as probe:
+            probe.bind((LOOPBACK, 0))
+            port = int(probe.getsockname()[1])
+        if port not in taken:
+            taken.add(port)
+            yield port
+
+
+def merge(base: Mapping[str, Mapping[str, object]], over: Mapping[str, Mapping[str, object]]) -> Sections:
+    """Sections of both; where both set a key, `over` wins."""
+    merged: Sections = {section: dict(values) for section, values in base.items()}
+    for section, values in over.items():
+        merged.setdefault(section, {}).update(values)
+    return merged
+
+
+def read_config(path: Path) -> Sections:
+    """A user's TOML file, as overrides."""
+    try:
+        record = tomllib.loads(path.read_text())
+    except FileNotFoundError:
+        raise ConfigError(f"{path} does not exist") from None
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path} is not TOML: {error}") from None
+    return checked_sections(record, str(path))
+
+
+def parse_setting(text: str) -> Sections:
+    """`section.key=value` from the command line; the value is TOML, or a string where it is not."""
+    name, equals, value = text.partition("=")
+    section, dot, key = name.strip().partition(".")
+    if not (equals and dot and section and key):
+        raise ConfigError(f"{name!r} is not section.key=value, as in learner.batch_size=64")
+    try:
+        parsed: object = tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        parsed = value
+    return checked_sections({section: {key: parsed}}, name)
+
+
+def checked_sections(record: Mapping[str, object], where: str) -> Sections:
+    """Sections with a name some process reads; a typing error would otherwise be ignored in silence."""
+    sections: Sections = {}
+    for section, values in record.items():
+        if section not in ("run", *ROOMS) or not isinstance(values, dict):
+            raise ConfigError(f"{where}: [{section}] is not one of [run], [{'], ['.join(ROOMS)}]")
+        sections[section] = values
+    return sections
+
+
+def dump_toml(sections: Sections) -> str:
+    """TOML text. Strings are written as JSON, which TOML reads the same."""
+    blocks = (
+        "\n".join([f"[{section}]", *(f"{key} = {_toml_value(value)}" for key, value in values.items())])
+        for section, values in sections.items()
+    )
+    return "\n\n".join(blocks) + "\n"
+
+
+def _toml_value(value: object) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, (list, tuple)):
+        return "[" + ", ".join(_toml_value(item) for item in value) + "]"
+    if isinstance(value, (int, float)):
+        return repr(value)
+    return json.dumps(str(value))
+
+
+def _sections(spec: PlatformSpec, *, learner: str, rollouts: Sequence[str]) -> Sections:
+    target = f"ipv4:{','.join(rollouts)}"
+    own: Sections = {
+        "gateway": {"model_dir": spec.policy_dir, "rollout_target": target},
+        "rollout": {"model_dir": spec.policy_dir, "learner_target": learner},
+        "reward": {"model_dir": spec.reward_dir},
+        "learner": {
+            "policy_dir": spec.policy_dir,
+            "reward_dir": spec.reward_dir,
+            "output_dir": spec.run_dir / "learner",
+        },
+    }
+    return merge(own, spec.overrides)
+
+
+def _address(port: int) -> str:
+    return f"{LOOPBACK}:{port}"
+
+
+def _worker(spec: PlatformSpec, index: int) -> dict[str, str]:
+    return {
+        "ONLINERLHF_ROLLOUT__WORKER_ID": f"rollout-{index}",
+        "ONLINERLHF_ROLLOUT__STAGING_DIR": str(spec.run_dir / "staging" / f"rollout-{index}"),
+    }
+
+
+def _room(room: str, name: str, address: str, environment: Mapping[str, str], more: Mapping[str, str]) -> ProcessPlan:
+    listen = {f"ONLINERLHF_{room.upper()}__LISTEN": address}
+    return ProcessPlan(
+        name=name,
+        address=address,
+        command=(sys.executable, "-m", f"onlinerlhf.{room}"),
+        environment={**environment, **listen, **more},
+        drain_seconds=30.0,
+    )
+
+
+def _redis(spec: PlatformSpec, port: int) -> ProcessPlan:
+    return ProcessPlan(
+        name="redis",
+        address=_address(port),
+        command=tuple(redis_server_command(spec.run_dir / "redis", port)),
+        environment=dict(os.environ),
+        drain_seconds=15.0,
+    )

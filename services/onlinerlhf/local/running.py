@@ -1,0 +1,137 @@
+"""A platform that runs while a block runs: start in order, wait until ready, drain at the end."""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+
+from onlinerlhf.core.errors import NotFound, StartupError, WaitTimeout
+from onlinerlhf.local import endpoints as endpoint_files
+from onlinerlhf.local import probes
+from onlinerlhf.local.endpoints import Endpoints, ProcessEntry
+from onlinerlhf.local.platform import PlatformPlan, ProcessPlan
+from onlinerlhf.local.supervisor import ChildSpec, Probe, RestartPolicy, Supervisor, supervised
+
+Report = Callable[[str], None]
+REDIS_START_SECONDS = 60.0
+_POLL_SECONDS = 0.5
+
+
+class RunningPlatform:
+    """Handle on a platform that is up."""
+
+    def __init__(self, plan: PlatformPlan) -> None:
+        self.plan = plan
+        self.supervisor: Supervisor | None = None
+
+    def endpoints(self) -> Endpoints:
+        """Where everything is right now."""
+        return Endpoints(
+            run_id=self.plan.spec.run_id,
+            run_dir=str(self.plan.spec.run_dir),
+            redis_url=self.plan.redis_url,
+            supervisor_pid=os.getpid(),
+            processes=tuple(self._entry(process) for process in self.plan.processes),
+        )
+
+    def kill_all(self) -> None:
+        """SIGKILL every process at once."""
+        if self.supervisor is not None:
+            self.supervisor.kill_all()
+
+    def _entry(self, process: ProcessPlan) -> ProcessEntry:
+        child = self.supervisor.children.get(process.name) if self.supervisor is not None else None
+        return ProcessEntry(
+            name=process.name,
+            address=process.address,
+            pid=child.pid if child is not None else None,
+            restarts=child.restarts if child is not None else 0,
+            state=str(child.state) if child is not None else "planned",
+        )
+
+
+@asynccontextmanager
+async def running(
+    plan: PlatformPlan,
+    *,
+    ready_timeout_seconds: float = 300.0,
+    policy: RestartPolicy | None = None,
+    report: Report = lambda _line: None,
+) -> AsyncIterator[RunningPlatform]:
+    """Everything is ready inside the block, and nothing is left running after it."""
+    refuse_second_start(plan.spec.run_dir)
+    plan.write()
+    platform = RunningPlatform(plan)
+    path = plan.spec.run_dir / endpoint_files.FILE_NAME
+    try:
+        async with supervised(
+            lambda: plan.drain_order, policy=policy, on_change=lambda: platform.endpoints().write(), report=report
+        ) as supervisor:
+            platform.supervisor = supervisor
+            for step in start_steps(plan):
+                await _start(supervisor, plan, step, ready_timeout_seconds, report)
+            if plan.spec.redis_url is not None:
+                platform.endpoints().write()
+            try:
+                yield platform
+            finally:
+                report("draining: gateway, rollout, reward, learner, redis")
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def start_steps(plan: PlatformPlan) -> tuple[tuple[ProcessPlan, ...], ...]:
+    """Redis first, then the learner, which publishes version 1, then everything that needs a version."""
+    by_name = {process.name: process for process in plan.processes}
+    first = [(by_name[name],) for name in ("redis", "learner") if name in by_name]
+    rest = tuple(process for process in plan.processes if process.name not in ("redis", "learner"))
+    return (*first, rest)
+
+
+def refuse_second_start(run_dir: Path) -> None:
+    """Two platforms on one run directory would share one append-only file."""
+    try:
+        other = endpoint_files.read(run_dir)
+    except NotFound:
+        return
+    if other.is_running:
+        raise StartupError(f"run {other.run_id} is already up (process {other.supervisor_pid}) in {run_dir}")
+
+
+async def _start(
+    supervisor: Supervisor, plan: PlatformPlan, step: Sequence[ProcessPlan], timeout_seconds: float, report: Report
+) -> None:
+    if step[0].name == "learner":
+        await _wait_for_redis(plan.redis_url)
+    names = [process.name for process in step]
+    report(f"starting {', '.join(names)}")
+    for process in step:
+        supervisor.start(
+            ChildSpec(
+                name=process.name,
+                command=process.command,
+                environment=process.environment,
+                log_path=plan.log_path(process.name),
+                probe=_probe(plan, process),
+                drain_seconds=process.drain_seconds,
+            )
+        )
+    await supervisor.wait_ready(names, timeout_seconds=timeout_seconds)
+
+
+def _probe(plan: PlatformPlan, process: ProcessPlan) -> Probe:
+    if process.name == "redis":
+        return partial(probes.redis_waits_for, plan.redis_url)
+    return partial(probes.room_waits_for, process.address)
+
+
+async def _wait_for_redis(url: str) -> None:
+    """An embedded Redis is ready by now; one that somebody else runs may still be on its way."""
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + REDIS_START_SECONDS
+    while reason := await probes.redis_waits_for(url):
+        if loop.time() > deadline:
+            raise WaitTimeout(f"not ready within {REDIS_START_SECONDS:.0f} s: {reason}")
+        await asyncio.sleep(_POLL_SECONDS)

@@ -1,0 +1,20 @@
+"""Whether this worker takes training work, and if not, why. Users are served whenever a version is applied."""
+
+from onlinerlhf.rollout.updater import Updater
+
+
+class Admission:
+    """The floor: healthy, a version applied, and not too far behind the newest known one."""
+
+    def __init__(self, updater: Updater, *, max_versions_behind: int) -> None:
+        self._updater = updater
+        self._max_versions_behind = max_versions_behind
+
+    def refusal(self, version: int) -> str:
+        """Why training work must wait; empty: it need not."""
+        if version == 0:
+            return "no policy version applied yet"
+        behind = self._updater.versions_behind
+        if behind > self._max_versions_behind:
+            return f"{behind} versions behind the newest, at most {self._max_versions_behind} allowed"
+        return ""

@@ -1,0 +1,160 @@
+"""The loop: read [prompts], sample, hand over to [rollouts].
+
+             free slot? -> at or above the floor? -> room ahead of the learner? -> read
+    each:    decode -> sample -> hand over                      all at once, up to max_concurrent_samples
+               |         └ failed -> retried later, dead after the delivery limit
+               └ cannot be decoded, or no engine could take it -> dead letter at once
+
+There is no batch to wait for: a slot that becomes free is filled while its neighbours go on sampling.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from onlinerlhf.core.errors import InvalidInput, OnlineRLHFError
+from onlinerlhf.core.samples import Rollout, RolloutGroup, SamplingSpec, Stage
+from onlinerlhf.rollout import metrics
+from onlinerlhf.rollout.config import RolloutConfig
+from onlinerlhf.runtime import wire
+from onlinerlhf.runtime.streams import Consumer, Delivery, Streams
+
+log = logging.getLogger(__name__)
+
+_READ_BLOCK_SECONDS = 0.5
+_FLOOR_POLL_SECONDS = 0.1
+_GATHER_SECONDS = 0.005
+# Of drain_seconds: what is left over is for giving back what did not get done.
+_FINISH_SHARE = 0.8
+
+
+class Sampler(Protocol):
+    """What the worker needs of the engine."""
+
+    @property
+    def version(self) -> int:
+        """The label."""
+
+    async def sample(
+        self, prompt_token_ids: Sequence[int], spec: SamplingSpec, *, request_id: str
+    ) -> tuple[Rollout, ...]:
+        """All the responses that `spec` asks for, or an error."""
+
+
+class RolloutWorker:
+    """Keeps the engine full of training work."""
+
+    def __init__(
+        self,
+        consumer: Consumer,
+        streams: Streams,
+        sampler: Sampler,
+        config: RolloutConfig,
+        *,
+        refusal: Callable[[int], str],
+    ) -> None:
+        self._consumer = consumer
+        self._streams = streams
+        self._sampler = sampler
+        self._config = config
+        self._refusal = refusal
+        self._spec = config.sampling
+        self._tasks: dict[asyncio.Task[None], Delivery] = {}
+        self._num_sampling = 0
+        self._slot_freed = asyncio.Event()
+
+    @property
+    def num_in_flight(self) -> int:
+        """Samples read and not handed over yet."""
+        return len(self._tasks)
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Work until `stop`, then finish what was read, or give it back."""
+        async with self._consumer, asyncio.TaskGroup() as group:
+            while not stop.is_set():
+                room = await self._room(stop)
+                if room == 0:
+                    continue
+                for delivery in await self._consumer.read(max_count=room, block_seconds=_READ_BLOCK_SECONDS):
+                    task = group.create_task(self._process(delivery), name=f"sample-{delivery.sample_id}")
+                    self._tasks[task] = delivery
+                    self._num_sampling += 1
+                    task.add_done_callback(self._done)
+            await self._drain()
+
+    async def _room(self, stop: asyncio.Event) -> int:
+        """How many samples may be read now. 0: after a wait for a slot, the floor or the learner; ask again."""
+        free = self._config.max_concurrent_samples - self._num_sampling
+        if free == 0:
+            self._slot_freed.clear()
+            await _first_of(self._slot_freed, stop)
+            # Those that end in the same few steps are replaced by one read.
+            await asyncio.sleep(_GATHER_SECONDS)
+            return 0
+        if self._refusal(self._sampler.version):
+            await asyncio.sleep(_FLOOR_POLL_SECONDS)
+            return 0
+        # In flight first: a sample handed over in between counts twice, never not at all. Likewise between the streams.
+        in_flight = self.num_in_flight
+        backlog = await self._streams.backlog(Stage.ROLLOUTS) + await self._streams.backlog(Stage.SCORED)
+        ahead = self._config.max_samples_ahead - in_flight - backlog
+        if ahead > 0:
+            return min(free, ahead)
+        await self._streams.wait_for_room(
+            [Stage.ROLLOUTS, Stage.SCORED],
+            bound=lambda: self._config.max_samples_ahead - self.num_in_flight,
+            what="the learner to catch up",
+            stop=stop,
+        )
+        return 0
+
+    async def _process(self, delivery: Delivery) -> None:
+        try:
+            group = await self._sample(delivery)
+            await self._consumer.hand_over(delivery, wire.dump_group(group))
+            metrics.SAMPLES.labels(outcome="sampled").inc()
+        except InvalidInput as error:
+            metrics.SAMPLES.labels(outcome="dead").inc()
+            await self._consumer.dead_letter(delivery, error.reason)
+        except OnlineRLHFError as error:
+            metrics.SAMPLES.labels(outcome="retried").inc()
+            log.warning("sampling failed", extra={"sample_id": delivery.sample_id, "error": type(error).__name__})
+            await self._consumer.retry_later(delivery, type(error).__name__)
+
+    async def _sample(self, delivery: Delivery) -> RolloutGroup:
+        """Occupies a slot: the next sample need not wait until Redis has taken this one."""
+        try:
+            prompt = wire.load_prompt(delivery.payload)
+            request_id = f"{delivery.sample_id}-{delivery.attempt}"
+            rollouts = await self._sampler.sample(prompt.token_ids, self._spec, request_id=request_id)
+        finally:
+            self._num_sampling -= 1
+            self._slot_freed.set()
+        return RolloutGroup(prompt=prompt, sampling=self._spec, rollouts=rollouts, worker_id=self._config.worker_id)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.pop(task, None)
+
+    async def _drain(self) -> None:
+        """Let what is in flight finish; others take what does not."""
+        unfinished: dict[asyncio.Task[None], Delivery] = dict(self._tasks)
+        if not unfinished:
+            return
+        _, late = await asyncio.wait(unfinished, timeout=self._config.drain_seconds * _FINISH_SHARE)
+        if late:
+            for task in late:
+                task.cancel()
+            await asyncio.wait(late, timeout=self._config.drain_seconds)
+            await self._consumer.give_back([unfinished[task] for task in late])
+            log.info("gave back unfinished samples", extra={"count": len(late)})
+
+
+async def _first_of(*events: asyncio.Event) -> None:
+    """Until any of the events is set."""
+    waiting = [asyncio.ensure_future(event.wait()) for event in events]
+    try:
+        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in waiting:
+            task.cancel()

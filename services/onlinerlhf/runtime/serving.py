@@ -1,0 +1,241 @@
+"""Runs a room: a gRPC server with health, reflection and diagnostics, its background tasks, and a graceful end.
+
+SIGTERM -> health says not serving -> background tasks stop reading and finish what they hold (drain_seconds)
+        -> the server takes no more calls and finishes those in flight (what is left of drain_seconds) -> return
+"""
+
+import asyncio
+import logging
+import signal
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any, Final, NoReturn, TypeAlias
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1.health import aio as health_aio
+from grpc_reflection.v1alpha import reflection
+from prometheus_client import start_http_server
+
+from onlinerlhf.core.errors import OnlineRLHFError, StartupError
+from onlinerlhf.runtime import metrics
+from onlinerlhf.runtime.config import ServiceConfig
+from onlinerlhf.runtime.health import Health
+from onlinerlhf.runtime.interceptor import CallInterceptor
+from onlinerlhf.runtime.statuses import status_of
+from onlinerlhf.v1 import diagnostics_pb2, diagnostics_pb2_grpc
+
+__all__ = ["Background", "Register", "main", "run_service", "status_of"]
+
+log = logging.getLogger(__name__)
+
+Background: TypeAlias = Callable[[asyncio.Event], Awaitable[None]]
+"""Gets `stop`; returns when it has drained. Raises: it is restarted, later each time."""
+Register: TypeAlias = Callable[[grpc.aio.Server], Sequence[str]]
+"""Adds servicers; returns their full names."""
+
+MIN_BACKOFF_SECONDS: Final = 1.0
+MAX_BACKOFF_SECONDS: Final = 30.0
+MIN_GRACE_SECONDS: Final = 1.0
+"""For calls in flight, where background tasks used the drain time up."""
+
+
+async def run_service(
+    room: str,
+    config: ServiceConfig,
+    *,
+    health: Health,
+    register: Register,
+    background: Mapping[str, Background] = {},
+) -> None:
+    """Serve until SIGTERM or SIGINT. Raises StartupError where that cannot begin or go on."""
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+    with _metrics_server(config), _signals(stop, health):
+        async with _server(config, health, register) as server:
+            try:
+                async with asyncio.TaskGroup() as group:
+                    tasks = [
+                        group.create_task(_keep_running(name, task, stop, health), name=f"{room} {name}")
+                        for name, task in background.items()
+                    ]
+                    await stop.wait()
+                    deadline = loop.time() + config.drain_seconds
+                    await _drain(tasks, config.drain_seconds)
+                    await server.stop(max(deadline - loop.time(), MIN_GRACE_SECONDS))
+            except* StartupError as group_error:
+                failure = _first(group_error)
+                raise failure from failure.__cause__
+    log.info("stopped")
+
+
+def main(room: str, compose: Callable[[], Awaitable[None]]) -> NoReturn:
+    """Run a room's composition root as a process: exit 0 after a drain, 1 with one line why it cannot run."""
+
+    async def run() -> None:
+        await compose()
+
+    try:
+        asyncio.run(run())
+    except OnlineRLHFError as error:
+        print(f"onlinerlhf {room}: {error}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    sys.exit(0)
+
+
+@asynccontextmanager
+async def _server(config: ServiceConfig, health: Health, register: Register) -> AsyncIterator[grpc.aio.Server]:
+    server = grpc.aio.server(
+        interceptors=[CallInterceptor(max_call_seconds=config.max_call_seconds)],
+        options=[
+            ("grpc.max_receive_message_length", config.max_message_bytes),
+            ("grpc.max_send_message_length", config.max_message_bytes),
+            # Two processes on one port would share its calls without a word.
+            ("grpc.so_reuseport", 0),
+            ("grpc.keepalive_time_ms", 30_000),
+            ("grpc.keepalive_timeout_ms", 10_000),
+            ("grpc.keepalive_permit_without_calls", 1),
+            # Clients ping during long calls; that is no abuse.
+            ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
+            ("grpc.http2.max_ping_strikes", 0),
+        ],
+    )
+    health_servicer = health_aio.HealthServicer()
+    services = [*register(server), diagnostics_pb2.DESCRIPTOR.services_by_name["DiagnosticsService"].full_name]
+    health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)
+    diagnostics_pb2_grpc.add_DiagnosticsServiceServicer_to_server(_Diagnostics(health), server)
+    reflection.enable_server_reflection(
+        (*services, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name, reflection.SERVICE_NAME), server
+    )
+    address = _bind(server, config.listen)
+    await server.start()
+    mirror = asyncio.create_task(_mirror(health, health_servicer, services), name="health")
+    log.info("listening", extra={"address": address})
+    try:
+        yield server
+    finally:
+        mirror.cancel()
+        await asyncio.wait([mirror])
+        await server.stop(None)
+
+
+def _bind(server: grpc.aio.Server, listen: str) -> str:
+    try:
+        port = server.add_insecure_port(listen)
+    except RuntimeError as error:
+        raise StartupError(f"cannot listen on {listen}: the address is in use or not of this machine") from error
+    return listen if listen.startswith("unix") else f"{listen.rpartition(':')[0]}:{port}"
+
+
+async def _keep_running(name: str, task: Background, stop: asyncio.Event, health: Health) -> None:
+    loop = asyncio.get_running_loop()
+    backoff_seconds = MIN_BACKOFF_SECONDS
+    while True:
+        health.set(name, ok=True)
+        started = loop.time()
+        try:
+            await task(stop)
+        except StartupError:
+            raise
+        except Exception as error:
+            log.exception("background task failed", extra={"task": name, "restart_in_seconds": backoff_seconds})
+            health.set(name, ok=False, reason=f"failed ({type(error).__name__}), is restarted")
+            metrics.BACKGROUND_RESTARTS.labels(name).inc()
+        else:
+            return
+        if loop.time() - started > MAX_BACKOFF_SECONDS:
+            backoff_seconds = MIN_BACKOFF_SECONDS
+        if await _set_within(stop, backoff_seconds):
+            return
+        backoff_seconds = min(2 * backoff_seconds, MAX_BACKOFF_SECONDS)
+
+
+async def _drain(tasks: Sequence[asyncio.Task[None]], seconds: float) -> None:
+    if not tasks:
+        return
+    _, late = await asyncio.wait(tasks, timeout=seconds)
+    for task in late:
+        log.warning("not drained in time", extra={"task": task.get_name(), "drain_seconds": seconds})
+        task.cancel()
+    if late:
+        await asyncio.wait(late)
+
+
+async def _mirror(health: Health, servicer: health_aio.HealthServicer, services: Sequence[str]) -> None:
+    """Keep the standard health service at what Health says, for the server and for each service."""
+    while True:
+        changed = health.changed
+        serving = (
+            health_pb2.HealthCheckResponse.SERVING if health.ready() else health_pb2.HealthCheckResponse.NOT_SERVING
+        )
+        for service in ("", *services):
+            await servicer.set(service, serving)
+        await changed.wait()
+
+
+async def _set_within(event: asyncio.Event, seconds: float) -> bool:
+    try:
+        async with asyncio.timeout(seconds):
+            await event.wait()
+    except TimeoutError:
+        return False
+    return True
+
+
+@contextmanager
+def _signals(stop: asyncio.Event, health: Health) -> Iterator[None]:
+    loop = asyncio.get_running_loop()
+
+    def begin_drain() -> None:
+        health.begin_drain()
+        stop.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, begin_drain)
+    try:
+        yield
+    finally:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)
+
+
+@contextmanager
+def _metrics_server(config: ServiceConfig) -> Iterator[None]:
+    if config.metrics_port == 0:
+        yield
+        return
+    host = "127.0.0.1" if config.listen.startswith("unix") else config.listen.rpartition(":")[0].strip("[]")
+    try:
+        server, thread = start_http_server(config.metrics_port, addr=host)
+    except OSError as error:
+        raise StartupError(f"cannot serve metrics on {host}:{config.metrics_port}: {error.strerror}") from error
+    try:
+        yield
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join(timeout=5)
+
+
+def _first(group: BaseExceptionGroup[StartupError]) -> StartupError:
+    inner = group.exceptions[0]
+    return _first(inner) if isinstance(inner, BaseExceptionGroup) else inner
+
+
+class _Diagnostics(diagnostics_pb2_grpc.DiagnosticsServiceServicer):
+    def __init__(self, health: Health) -> None:
+        self._health = health
+
+    async def GetComponents(
+        self, request: diagnostics_pb2.GetComponentsRequest, context: "grpc.aio.ServicerContext[Any, Any]"
+    ) -> diagnostics_pb2.GetComponentsResponse:
+        components = [
+            diagnostics_pb2.Component(name=part.name, ok=part.ok, reason=part.reason, since_seconds=part.since_seconds)
+            for part in self._health.components()
+        ]
+        return diagnostics_pb2.GetComponentsResponse(
+            room=self._health.room, components=components, uptime_seconds=self._health.uptime_seconds
+        )

@@ -1,0 +1,39 @@
+"""Simulated labelers: they rank responses by the gold judge's score as seen through their own noise."""
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from onlinerlhf.world.judge import judge
+from onlinerlhf.world.tasks import Task
+
+MIN_RESPONSES, MAX_RESPONSES = 4, 9
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Labeler:
+    """Someone who ranks responses. `noise` is the standard deviation added to each score, in score units."""
+
+    name: str
+    noise: float
+
+
+LABELERS = (
+    Labeler(name="steady", noise=0.04),
+    Labeler(name="average", noise=0.08),
+    Labeler(name="tired", noise=0.16),
+)
+
+
+def rank(task: Task, responses: Sequence[str], labeler: Labeler, rng: random.Random) -> tuple[int, ...]:
+    """Indices of the responses, best first, as this labeler sees them.
+
+    Equal texts are one response to a person: they get the same noise and stay neighbours.
+    """
+    if not MIN_RESPONSES <= len(responses) <= MAX_RESPONSES:
+        raise ValueError(f"a labeler ranks {MIN_RESPONSES} to {MAX_RESPONSES} responses, got {len(responses)}")
+    seen: dict[str, float] = {}
+    for response in responses:
+        if response not in seen:
+            seen[response] = judge(task, response).score + rng.gauss(0.0, labeler.noise)
+    return tuple(sorted(range(len(responses)), key=lambda index: -seen[responses[index]]))

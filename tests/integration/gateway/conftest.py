@@ -1,0 +1,155 @@
+"""A real gateway on loopback, with a small fake of the rollout service behind its user lane."""
+
+import asyncio
+import json
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+from onlinerlhf.gateway import app
+from onlinerlhf.gateway.config import GatewayConfig
+from onlinerlhf.runtime.config import RunConfig
+from onlinerlhf.runtime.health import Health
+from onlinerlhf.v1 import records_pb2, rollout_pb2, rollout_pb2_grpc
+
+
+class FakeRollout(rollout_pb2_grpc.RolloutServiceServicer):
+    """Answers every prompt with the same two tokens, unless told to misbehave."""
+
+    def __init__(self) -> None:
+        self.target = ""
+        self.requests: list[rollout_pb2.RolloutGenerateRequest] = []
+        self.num_failures = 0
+        """How many calls fail before their first token."""
+        self.breaks_off = False
+        """The stream ends after the first token."""
+        self.cancelled = asyncio.Event()
+        self.goes_on = asyncio.Event()
+        """Cleared: the second token waits."""
+        self.goes_on.set()
+
+    async def Generate(
+        self, request: rollout_pb2.RolloutGenerateRequest, context: Any
+    ) -> AsyncIterator[rollout_pb2.RolloutGenerateResponse]:
+        self.requests.append(request)
+        if self.num_failures > 0:
+            self.num_failures -= 1
+            await context.abort(grpc.StatusCode.UNAVAILABLE, "just restarted")
+        yield rollout_pb2.RolloutGenerateResponse(token_ids=[72], logprobs=[-0.5], text="H")
+        if self.breaks_off:
+            await context.abort(grpc.StatusCode.UNAVAILABLE, "the engine died")
+        try:
+            await self.goes_on.wait()
+        except asyncio.CancelledError:
+            self.cancelled.set()
+            raise
+        yield rollout_pb2.RolloutGenerateResponse(
+            token_ids=[105],
+            logprobs=[-0.25],
+            text="i",
+            finish_reason=records_pb2.FINISH_REASON_EOS,
+            version_spans=[
+                records_pb2.VersionSpan(version=3, num_tokens=1),
+                records_pb2.VersionSpan(version=4, num_tokens=1),
+            ],
+        )
+
+    async def GetStatus(
+        self, request: rollout_pb2.GetRolloutStatusRequest, context: Any
+    ) -> rollout_pb2.GetRolloutStatusResponse:
+        return rollout_pb2.GetRolloutStatusResponse(ready=True)
+
+
+@pytest.fixture
+async def rollout() -> AsyncIterator[FakeRollout]:
+    """Listens on a port of its own."""
+    fake = FakeRollout()
+    server = grpc.aio.server()
+    rollout_pb2_grpc.add_RolloutServiceServicer_to_server(fake, server)
+    fake.target = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+    await server.start()
+    yield fake
+    await server.stop(None)
+
+
+@pytest.fixture(scope="session")
+def model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tokenizer with one token a byte; the chat template adds four tokens."""
+    directory = tmp_path_factory.mktemp("model")
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocabulary = {letter: number for number, letter in enumerate([*alphabet, "<eos>", "<user>", "<bot>"])}
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens(["<eos>", "<user>", "<bot>"])
+    tokenizer.save(str(directory / "tokenizer.json"))
+    template = "<user>{{ messages[0]['content'] }}<eos><bot>"
+    settings = {"eos_token": "<eos>", "pad_token": "<eos>", "chat_template": template}
+    (directory / "tokenizer_config.json").write_text(json.dumps(settings))
+    return directory
+
+
+StartGateway = Callable[..., Awaitable["Gateway"]]
+
+
+class Gateway:
+    """A running gateway."""
+
+    def __init__(self, target: str, health: Health, task: "asyncio.Task[None]") -> None:
+        self.target = target
+        self.health = health
+        self._task = task
+
+    async def stop(self) -> None:
+        """Without a drain."""
+        while not self._task.done():
+            # Once is not enough: on Python 3.11 a cancellation is lost where it meets the end of a wait_for.
+            self._task.cancel()
+            await asyncio.wait([self._task], timeout=0.5)
+        with suppress(asyncio.CancelledError):
+            await self._task
+
+
+@pytest.fixture
+async def start_gateway(
+    run_config: RunConfig, model_dir: Path, rollout: FakeRollout, unused_port: Callable[[], int]
+) -> AsyncIterator[StartGateway]:
+    """Starts gateways of this test's run, ready unless told otherwise."""
+    running: list[Gateway] = []
+
+    async def start(*, run: RunConfig = run_config, **settings: Any) -> Gateway:
+        listen = f"127.0.0.1:{unused_port()}"
+        settings = {"rollout_target": rollout.target, "feed_poll_seconds": 0.05, **settings}
+        config = GatewayConfig(model_dir=model_dir, listen=listen, **settings)
+        health = Health("gateway")
+        task = asyncio.create_task(app.serve(run, config, health=health), name="gateway")
+        gateway = Gateway(listen, health, task)
+        running.append(gateway)
+        # Without a component yet, it would count as ready.
+        changed = health.changed
+        async with asyncio.timeout(10):
+            await changed.wait()
+        await health.wait_ready(10)
+        return gateway
+
+    yield start
+    for gateway in running:
+        await gateway.stop()
+
+
+@pytest.fixture
+def unused_port() -> Callable[[], int]:
+    """Ports that nobody listens on now."""
+
+    def port() -> int:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            return int(probe.getsockname()[1])
+
+    return port

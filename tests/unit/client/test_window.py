@@ -1,0 +1,56 @@
+import pytest
+
+from onlinerlhf.v1 import gateway_pb2
+from onlinerlhf_client import AlreadyExists, ServerError, Submission, Unavailable
+from onlinerlhf_client.window import Window
+
+FIRST = Submission(text="one", user_id="ada", idempotency_key="k1")
+SECOND = Submission(text="two", user_id="ada", idempotency_key="k2")
+
+
+def admitted(key: str) -> gateway_pb2.SubmitPromptsReply:
+    return gateway_pb2.SubmitPromptsReply(idempotency_key=key, receipt=gateway_pb2.Receipt(sample_id="s-" + key))
+
+
+def refused(key: str, code: int, reason: str) -> gateway_pb2.SubmitPromptsReply:
+    refusal = gateway_pb2.Refusal(code=code, reason=reason, message="why")
+    return gateway_pb2.SubmitPromptsReply(idempotency_key=key, refusal=refusal)
+
+
+def window() -> Window:
+    waiting = Window(2)
+    waiting.add(FIRST)
+    waiting.add(SECOND)
+    return waiting
+
+
+def test_a_full_window_has_no_room_until_a_reply() -> None:
+    waiting = window()
+    assert not waiting.has_room
+    assert waiting.settle(admitted("k1")).unwrap().sample_id == "s-k1"
+    assert waiting.has_room
+    assert waiting.unanswered == (SECOND,)
+
+
+def test_a_refusal_settles_its_submission() -> None:
+    result = window().settle(refused("k1", 6, "duplicate"))
+    assert isinstance(result.error, AlreadyExists)
+    with pytest.raises(AlreadyExists):
+        result.unwrap()
+
+
+def test_a_submission_that_may_succeed_later_stays_unanswered() -> None:
+    waiting = window()
+    with pytest.raises(Unavailable):
+        waiting.settle(refused("k1", 14, "unavailable"))
+    assert waiting.unanswered == (FIRST, SECOND)
+
+
+def test_a_reply_out_of_turn_is_an_error() -> None:
+    with pytest.raises(ServerError):
+        window().settle(admitted("k2"))
+
+
+def test_a_window_needs_room_for_one() -> None:
+    with pytest.raises(ValueError, match="0 submissions"):
+        Window(0)

@@ -1,0 +1,21 @@
+import json
+from pathlib import Path
+
+from onlinerlhf.learner.step_log import StepLog
+
+
+def test_steps_beyond_the_checkpoint_and_a_line_cut_short_are_forgotten(tmp_path: Path) -> None:
+    path = tmp_path / "run" / "steps.jsonl"
+    log = StepLog(path)
+    log.truncate(0)
+    for step in (1, 2, 3):
+        log.append({"step": step, "score_mean": step / 2})
+    with path.open("a") as stream:
+        stream.write('{"step": 4, "sco')
+    log.truncate(2)
+    log.append({"step": 3, "score_mean": 9.0})
+    assert [json.loads(line) for line in path.read_text().splitlines()] == [
+        {"step": 1, "score_mean": 0.5},
+        {"step": 2, "score_mean": 1.0},
+        {"step": 3, "score_mean": 9.0},
+    ]

@@ -1,0 +1,149 @@
+"""The plan: ports, settings, environment, order."""
+
+import tomllib
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+
+import pytest
+
+from onlinerlhf.core.errors import ConfigError, NotFound, StartupError
+from onlinerlhf.local import endpoints as endpoint_files
+from onlinerlhf.local import running
+from onlinerlhf.local.endpoints import Endpoints, ProcessEntry
+from onlinerlhf.local.platform import (
+    PlatformSpec,
+    dump_toml,
+    free_ports,
+    merge,
+    parse_setting,
+    plan,
+    read_config,
+    shared_environment,
+)
+
+
+@pytest.fixture
+def spec(tmp_path: Path) -> PlatformSpec:
+    for name in ("sft", "reward"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text("{}")
+        (tmp_path / name / "model.safetensors").write_bytes(b"")
+    return PlatformSpec(run_dir=tmp_path / "run", policy_dir=tmp_path / "sft", reward_dir=tmp_path / "reward")
+
+
+def test_the_learner_starts_after_redis_and_before_all_that_need_a_version(spec: PlatformSpec) -> None:
+    steps = running.start_steps(plan(replace(spec, rollout_workers=2)))
+    names = [[process.name for process in step] for step in steps]
+    assert names == [["redis"], ["learner"], ["rollout-0", "rollout-1", "reward", "gateway"]]
+
+
+def test_what_takes_work_in_drains_first_and_what_stores_it_last(spec: PlatformSpec) -> None:
+    order = plan(replace(spec, rollout_workers=2)).drain_order
+    assert order == (("gateway",), ("rollout-0", "rollout-1"), ("reward",), ("learner",), ("redis",))
+
+
+def test_the_gateway_knows_every_worker_and_the_workers_the_learner(spec: PlatformSpec) -> None:
+    planned = plan(replace(spec, rollout_workers=2))
+    address = {process.name: process.address for process in planned.processes}
+    assert planned.sections["gateway"]["rollout_target"] == f"ipv4:{address['rollout-0']},{address['rollout-1']}"
+    assert planned.sections["rollout"]["learner_target"] == address["learner"]
+
+
+def test_workers_have_their_own_id_and_staging_directory(spec: PlatformSpec) -> None:
+    planned = plan(replace(spec, rollout_workers=2))
+    environment = {process.name: process.environment for process in planned.processes}
+    assert environment["rollout-1"]["ONLINERLHF_ROLLOUT__WORKER_ID"] == "rollout-1"
+    assert environment["rollout-1"]["ONLINERLHF_ROLLOUT__STAGING_DIR"].endswith("staging/rollout-1")
+
+
+def test_everything_listens_on_loopback(spec: PlatformSpec) -> None:
+    assert {process.address.split(":")[0] for process in plan(spec).processes} == {"127.0.0.1"}
+
+
+def test_somebody_elses_redis_is_not_started(spec: PlatformSpec) -> None:
+    planned = plan(replace(spec, redis_url="redis://:secret@127.0.0.1:7000/3"))
+    assert "redis" not in [process.name for process in planned.processes]
+    assert "secret" not in dump_toml(planned.sections)
+
+
+def test_the_callers_environment_goes_before_the_plans_thread_count(spec: PlatformSpec) -> None:
+    environment = shared_environment({"OMP_NUM_THREADS": "3", "HF_HUB_OFFLINE": "0"}, spec, "redis://127.0.0.1:1/0")
+    assert (environment["OMP_NUM_THREADS"], environment["HF_HUB_OFFLINE"]) == ("3", "1")
+
+
+def test_ports_are_free_and_never_given_twice() -> None:
+    ports = list(islice(free_ports(), 50))
+    assert len(set(ports)) == 50
+
+
+def test_a_directory_without_a_model_is_refused_with_its_path(spec: PlatformSpec, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"reward model directory .*nowhere has no config.json"):
+        plan(replace(spec, reward_dir=tmp_path / "nowhere"))
+
+
+def test_a_setting_on_the_command_line_is_read_as_toml_or_else_as_text() -> None:
+    assert parse_setting("learner.batch_size=64") == {"learner": {"batch_size": 64}}
+    assert parse_setting("rollout.prefix_caching=false") == {"rollout": {"prefix_caching": False}}
+    assert parse_setting("rollout.dtype=float32") == {"rollout": {"dtype": "float32"}}
+
+
+@pytest.mark.parametrize("text", ["batch_size=64", "learner.batch_size", "trainer.batch_size=64", ".x=1"])
+def test_a_setting_that_names_no_services_key_is_refused(text: str) -> None:
+    with pytest.raises(ConfigError):
+        parse_setting(text)
+
+
+def test_a_file_with_a_section_nobody_reads_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "my.toml"
+    path.write_text("[trainer]\nbatch_size = 64\n")
+    with pytest.raises(ConfigError, match=r"\[trainer\] is not one of"):
+        read_config(path)
+
+
+def test_the_users_settings_win_over_the_plans_own() -> None:
+    assert merge({"a": {"x": 1, "y": 2}}, {"a": {"y": 3}, "b": {"z": 4}}) == {"a": {"x": 1, "y": 3}, "b": {"z": 4}}
+
+
+def test_generated_toml_reads_back(tmp_path: Path) -> None:
+    text = dump_toml({"a": {"path": tmp_path, "on": True, "rate": 1e-4, "names": ["x", 'y "z"'], "n": 3}, "b": {}})
+    expected = {"path": str(tmp_path), "on": True, "rate": 1e-4, "names": ["x", 'y "z"'], "n": 3}
+    assert tomllib.loads(text) == {"a": expected, "b": {}}
+
+
+def endpoints(run_dir: Path, *, pid: int) -> Endpoints:
+    gateway = ProcessEntry(name="gateway", address="127.0.0.1:9", pid=7, restarts=0, state="ready")
+    return Endpoints(
+        run_id=run_dir.name, run_dir=str(run_dir), redis_url="redis://", supervisor_pid=pid, processes=(gateway,)
+    )
+
+
+def test_endpoints_read_back_and_only_their_owner_can(tmp_path: Path) -> None:
+    written = endpoints(tmp_path, pid=1)
+    written.write()
+    assert endpoint_files.read(tmp_path) == written
+    assert (tmp_path / "endpoints.json").stat().st_mode & 0o777 == 0o600
+
+
+def test_the_newest_run_that_is_up_is_found(tmp_path: Path) -> None:
+    for name, pid in (("up", 1), ("gone", 2**22 + 5)):
+        (tmp_path / "runs" / name).mkdir(parents=True)
+        endpoints(tmp_path / "runs" / name, pid=pid).write()
+    assert endpoint_files.find(tmp_path).run_id == "up"
+
+
+def test_a_run_that_ended_is_named_as_such(tmp_path: Path) -> None:
+    endpoints(tmp_path, pid=2**22 + 5).write()
+    with pytest.raises(NotFound, match="is not running any more"):
+        endpoint_files.find(tmp_path, tmp_path)
+
+
+def test_no_run_at_all_says_how_to_start_one(tmp_path: Path) -> None:
+    with pytest.raises(NotFound, match="`onlinerlhf up` starts one"):
+        endpoint_files.find(tmp_path)
+
+
+def test_a_run_that_is_up_is_not_started_twice(tmp_path: Path) -> None:
+    endpoints(tmp_path, pid=1).write()
+    with pytest.raises(StartupError, match="already up"):
+        running.refuse_second_start(tmp_path)

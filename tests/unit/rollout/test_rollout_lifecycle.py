@@ -1,0 +1,67 @@
+"""A lost engine ends the service; the parts that need it begin when it has started."""
+
+import asyncio
+
+import pytest
+
+from onlinerlhf.core.errors import StartupError
+from onlinerlhf.rollout.lifecycle import EngineKeeper
+from onlinerlhf.runtime.health import Health
+
+
+class FakeEngine:
+    def __init__(self) -> None:
+        self.lost = ""
+        self.starts = 0
+
+    async def start(self) -> None:
+        self.starts += 1
+
+    def trouble(self) -> str:
+        return self.lost
+
+
+async def test_an_engine_that_is_lost_ends_the_service_and_shows_in_health() -> None:
+    engine, health = FakeEngine(), Health("rollout")
+    keeper = EngineKeeper(engine, health)
+    assert not health.ready()
+    running = asyncio.ensure_future(keeper.run(asyncio.Event()))
+    await asyncio.sleep(0)
+    assert health.ready()
+    engine.lost = "the vLLM engine process died"
+
+    with pytest.raises(StartupError, match="the vLLM engine process died"):
+        await running
+    assert not health.ready()
+
+
+async def test_what_needs_the_engine_begins_once_it_has_started() -> None:
+    engine, stop = FakeEngine(), asyncio.Event()
+    keeper = EngineKeeper(engine, Health("rollout"))
+    begun: list[int] = []
+
+    async def background(stop: asyncio.Event) -> None:
+        begun.append(engine.starts)
+        await stop.wait()
+
+    waiting = asyncio.ensure_future(keeper.once_started(background)(stop))
+    await asyncio.sleep(0)
+    assert begun == []
+    keeping = asyncio.ensure_future(keeper.run(stop))
+    async with asyncio.timeout(5):
+        while not begun:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        stop.set()
+        await waiting
+        await keeping
+    assert begun == [1]
+
+
+async def test_a_service_that_stops_first_begins_nothing() -> None:
+    stop = asyncio.Event()
+    stop.set()
+
+    async def background(stop: asyncio.Event) -> None:
+        raise AssertionError
+
+    await EngineKeeper(FakeEngine(), Health("rollout")).once_started(background)(stop)
