@@ -29,8 +29,8 @@ from onlinerlhf_client.window import Window
 if TYPE_CHECKING:
     from onlinerlhf.v1.gateway_pb2_grpc import GatewayServiceAsyncStub
 
-# What grpc.aio itself reports, as INTERNAL, where it was sending while the other side ended the stream: the other side's
-# own status is lost.
+# What grpc.aio itself reports, as INTERNAL, where it was sending while the other side ended the stream: the status
+# that the other side gave is lost.
 _WRITE_FAILED = "Internal error from Core"
 
 RequestT = TypeVar("RequestT", contravariant=True)

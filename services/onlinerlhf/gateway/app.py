@@ -1,6 +1,7 @@
 """Composition root of the gateway room."""
 
 import asyncio
+import logging
 from collections.abc import Sequence
 
 import grpc
@@ -24,17 +25,19 @@ from onlinerlhf.runtime.keys import RunKeys
 from onlinerlhf.runtime.ledger import Ledger
 from onlinerlhf.v1 import gateway_pb2, gateway_pb2_grpc
 
+log = logging.getLogger(__name__)
+
 
 async def run() -> None:
     """Read the settings, then serve until told to stop."""
     run_config, config = configs.load("gateway", GatewayConfig)
     logs.setup("gateway", level=run_config.log_level)
+    log.info("settings", extra=configs.describe(run_config, config))
     await serve(run_config, config, health=Health("gateway"))
 
 
 async def serve(run_config: RunConfig, config: GatewayConfig, *, health: Health) -> None:
     """Load the tokenizer, serve and feed."""
-    health.set("tokenizer", ok=False, reason="loading")
     health.set("redis", ok=False, reason="not reached yet")
     tokenizer = await asyncio.to_thread(PromptTokenizer.load, config.model_dir)
     health.set("tokenizer", ok=True)

@@ -15,7 +15,8 @@ from onlinerlhf.runtime import metrics
 log = logging.getLogger(__name__)
 
 _LOOK_SECONDS = 1.0
-_UP = (grpc.ChannelConnectivity.READY, grpc.ChannelConnectivity.IDLE)
+# Neither says anything yet.
+_UNDECIDED = (grpc.ChannelConnectivity.IDLE, grpc.ChannelConnectivity.CONNECTING)
 
 
 class RolloutReach:
@@ -30,9 +31,8 @@ class RolloutReach:
         was_up: bool | None = None
         while not stop.is_set():
             state = self._channel.get_state(try_to_connect=True)
-            is_up = state in _UP
-            # A connection in the making says nothing yet.
-            if state is not grpc.ChannelConnectivity.CONNECTING and is_up != was_up:
+            is_up = state is grpc.ChannelConnectivity.READY
+            if state not in _UNDECIDED and is_up != was_up:
                 was_up = is_up
                 self._gauge.set(is_up)
                 log.log(

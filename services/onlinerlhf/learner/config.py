@@ -30,7 +30,7 @@ class LearnerConfig(ServiceConfig, PPOConfig):
     """Stop learning after this many steps. 0: never."""
     checkpoint_every: int = Field(default=1, ge=1)
     """PPO steps. Samples are acked with the checkpoint that contains them."""
-    checkpoint_idle_seconds: float = Field(default=5.0, gt=0)
+    checkpoint_idle_seconds: float = Field(default=1.0, gt=0)
     """Steps not in a checkpoint yet are saved after this long without a full batch."""
     checkpoint_retry_seconds: float = Field(default=5.0, gt=0)
     """Between tries after a checkpoint or version could not be written."""

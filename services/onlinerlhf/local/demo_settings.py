@@ -14,7 +14,7 @@ class DemoSettings:
     num_users: int = 60
     num_prompts: int = 768
     """Training prompts, from the train users."""
-    max_epochs: int = 2
+    max_epochs: int = 3
     num_responses: int = 2
     """Responses a sample; a batch counts responses."""
     batch_size: int = 128
@@ -58,11 +58,12 @@ class DemoSettings:
 DEMO = DemoSettings(
     learner={
         "num_minibatches": 4,
-        "learning_rate": 3e-4,
+        "learning_rate": 1.5e-4,
         "value_learning_rate": 1e-3,
         "warmup_steps": 10,
         "max_staleness": 4,
-        "checkpoint_every": 4,
+        # Samples are acknowledged with a checkpoint, and until then they count as ahead of the learner.
+        "checkpoint_every": 1,
     }
 )
 FAST = DemoSettings(

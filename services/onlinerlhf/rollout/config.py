@@ -31,6 +31,8 @@ class RolloutConfig(ServiceConfig):
     max_samples_ahead: int = Field(default=1024, ge=1)
     """Samples in [rollouts], [scored] and in flight here at which reading stops: what bounds staleness."""
     max_concurrent_samples: int = Field(default=64, ge=1)
+    read_ahead_samples: int = Field(default=64, ge=0)
+    """Samples read beyond those being sampled, so that the engine never waits for Redis."""
     max_user_requests: int = Field(default=32, ge=1)
     """User-lane requests in the engine beside the training work; more than that are refused."""
     max_versions_behind: int = Field(default=2, ge=0)

@@ -16,7 +16,6 @@ import logging
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
 from enum import IntEnum
 from functools import lru_cache
 from pathlib import Path
@@ -27,20 +26,20 @@ from vllm.config import WeightTransferConfig
 from vllm.distributed.weight_transfer.base import WeightTransferUpdateRequest
 from vllm.exceptions import VLLMClientError
 from vllm.inputs.engine import tokens_input
-from vllm.outputs import CompletionOutput, RequestOutput
+from vllm.outputs import RequestOutput
 from vllm.sampling_params import RequestOutputKind
 from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 
 from onlinerlhf.core.errors import InvalidInput, StartupError, Unavailable, WaitTimeout
-from onlinerlhf.core.samples import FinishReason, Rollout, SamplingSpec, VersionSpan
+from onlinerlhf.core.samples import Rollout, SamplingSpec
 from onlinerlhf.rollout import metrics, plugin
 from onlinerlhf.rollout.config import RolloutConfig
+from onlinerlhf.rollout.evidence import Piece, piece_from, rollout_from
 from onlinerlhf.rollout.usage import Usage
 
 log = logging.getLogger(__name__)
 
-_FINISH = {"stop": FinishReason.EOS, "length": FinishReason.LENGTH}
 _WARM_UP_TOKENS = 4
 
 
@@ -53,18 +52,6 @@ class Lane(IntEnum):
 
 class EngineLost(Unavailable):
     """The engine process died, or took weights halfway. Nothing it holds can be used; the service must end."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Piece:
-    """Part of a streamed response: tokens sampled since the last one."""
-
-    token_ids: tuple[int, ...]
-    logprobs: tuple[float, ...]
-    text: str
-    finish_reason: FinishReason | None = None
-    """On the last piece only, as are the spans."""
-    version_spans: tuple[VersionSpan, ...] = ()
 
 
 class Engine:
@@ -143,7 +130,7 @@ class Engine:
                 raise WaitTimeout(f"no response in {self._config.sample_timeout_seconds:g} s of sampling") from error
             if final is None or len(final.outputs) != spec.num_responses:
                 raise Unavailable("the engine gave fewer responses than asked for")
-            rollouts = tuple(_rollout(output) for output in final.outputs)
+            rollouts = tuple(rollout_from(output) for output in final.outputs)
             self._count(sum(len(rollout.token_ids) for rollout in rollouts), lane)
         return rollouts
 
@@ -155,7 +142,7 @@ class Engine:
         with self.usage.request():
             async with aclosing(self._outputs(prompt_token_ids, params, request_id, Lane.USER)) as outputs:
                 async for output in outputs:
-                    piece = _piece(output.outputs[0])
+                    piece = piece_from(output.outputs[0])
                     self._count(len(piece.token_ids), Lane.USER)
                     yield piece
 
@@ -269,49 +256,6 @@ def _params(
         output_kind=kind,
         skip_clone=True,
     )
-
-
-def _rollout(output: CompletionOutput) -> Rollout:
-    return Rollout(
-        token_ids=tuple(output.token_ids),
-        behaviour_logprobs=_logprobs(output),
-        version_spans=_spans(output),
-        finish_reason=_finish_reason(output),
-    )
-
-
-def _piece(output: CompletionOutput) -> Piece:
-    last = output.finish_reason is not None
-    return Piece(
-        token_ids=tuple(output.token_ids),
-        logprobs=_logprobs(output),
-        text=output.text,
-        finish_reason=_finish_reason(output) if last else None,
-        version_spans=_spans(output) if last else (),
-    )
-
-
-def _logprobs(output: CompletionOutput) -> tuple[float, ...]:
-    """The sampled tokens' own: with logprobs=0 each position holds exactly one. Rounding may leave it above 0."""
-    logprobs = tuple(min(value, 0.0) for value in output.logprobs.logprobs)
-    if len(logprobs) != len(output.token_ids):
-        raise Unavailable(f"the engine gave {len(logprobs)} logprobs for {len(output.token_ids)} tokens")
-    return logprobs
-
-
-def _spans(output: CompletionOutput) -> tuple[VersionSpan, ...]:
-    return tuple(
-        VersionSpan(version=int(span.version), num_tokens=span.end - span.start)
-        for span in output.weight_versions or ()
-        if span.end > span.start
-    )
-
-
-def _finish_reason(output: CompletionOutput) -> FinishReason:
-    try:
-        return _FINISH[output.finish_reason]
-    except KeyError:
-        raise Unavailable(f"the engine ended a request with {output.finish_reason!r}") from None
 
 
 def _first_line(error: BaseException) -> str:

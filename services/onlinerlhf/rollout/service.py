@@ -10,7 +10,8 @@ import grpc
 from onlinerlhf.core.errors import InvalidInput, LimitReached, Unavailable
 from onlinerlhf.core.samples import SamplingSpec
 from onlinerlhf.rollout.config import RolloutConfig
-from onlinerlhf.rollout.engine import Engine, Piece
+from onlinerlhf.rollout.engine import Engine
+from onlinerlhf.rollout.evidence import Piece
 from onlinerlhf.rollout.updater import Updater
 from onlinerlhf.rollout.usage import Usage
 from onlinerlhf.runtime import wire

@@ -1,11 +1,12 @@
 """The loop: read [prompts], sample, hand over to [rollouts].
 
-             free slot? -> at or above the floor? -> room ahead of the learner? -> read
-    each:    decode -> sample -> hand over                      all at once, up to max_concurrent_samples
-               |         └ failed -> retried later, dead after the delivery limit
+             few in hand? -> at or above the floor? -> room ahead of the learner? -> read
+    each:    decode -> slot -> sample -> hand over
+               |                  └ failed -> retried later, dead after the delivery limit
                └ cannot be decoded, or no engine could take it -> dead letter at once
 
-There is no batch to wait for: a slot that becomes free is filled while its neighbours go on sampling.
+There is no batch to wait for: max_concurrent_samples have a slot, read_ahead_samples wait for one, and a slot that
+becomes free is filled from these in the same moment, without a word to Redis.
 """
 
 import asyncio
@@ -61,8 +62,9 @@ class RolloutWorker:
         self._refusal = refusal
         self._spec = config.sampling
         self._tasks: dict[asyncio.Task[None], Delivery] = {}
-        self._num_sampling = 0
-        self._slot_freed = asyncio.Event()
+        self._slots = asyncio.Semaphore(config.max_concurrent_samples)
+        self._num_unsampled = 0
+        self._sampled = asyncio.Event()
 
     @property
     def num_in_flight(self) -> int:
@@ -79,16 +81,16 @@ class RolloutWorker:
                 for delivery in await self._consumer.read(max_count=room, block_seconds=_READ_BLOCK_SECONDS):
                     task = group.create_task(self._process(delivery), name=f"sample-{delivery.sample_id}")
                     self._tasks[task] = delivery
-                    self._num_sampling += 1
+                    self._num_unsampled += 1
                     task.add_done_callback(self._done)
             await self._drain()
 
     async def _room(self, stop: asyncio.Event) -> int:
-        """How many samples may be read now. 0: after a wait for a slot, the floor or the learner; ask again."""
-        free = self._config.max_concurrent_samples - self._num_sampling
+        """How many samples may be read now. 0: after a wait for the engine, the floor or the learner; ask again."""
+        free = self._config.max_concurrent_samples + self._config.read_ahead_samples - self._num_unsampled
         if free == 0:
-            self._slot_freed.clear()
-            await _first_of(self._slot_freed, stop)
+            self._sampled.clear()
+            await _first_of(self._sampled, stop)
             # Those that end in the same few steps are replaced by one read.
             await asyncio.sleep(_GATHER_SECONDS)
             return 0
@@ -123,14 +125,15 @@ class RolloutWorker:
             await self._consumer.retry_later(delivery, type(error).__name__)
 
     async def _sample(self, delivery: Delivery) -> RolloutGroup:
-        """Occupies a slot: the next sample need not wait until Redis has taken this one."""
+        """Waits for a slot, and leaves it before Redis is told: the next sample is in the engine at once."""
         try:
             prompt = wire.load_prompt(delivery.payload)
             request_id = f"{delivery.sample_id}-{delivery.attempt}"
-            rollouts = await self._sampler.sample(prompt.token_ids, self._spec, request_id=request_id)
+            async with self._slots:
+                rollouts = await self._sampler.sample(prompt.token_ids, self._spec, request_id=request_id)
         finally:
-            self._num_sampling -= 1
-            self._slot_freed.set()
+            self._num_unsampled -= 1
+            self._sampled.set()
         return RolloutGroup(prompt=prompt, sampling=self._spec, rollouts=rollouts, worker_id=self._config.worker_id)
 
     def _done(self, task: asyncio.Task[None]) -> None:

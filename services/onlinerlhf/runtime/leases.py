@@ -15,6 +15,7 @@ from onlinerlhf.core.samples import Stage
 from onlinerlhf.runtime import metrics, stream_scripts
 from onlinerlhf.runtime.keys import RunKeys
 from onlinerlhf.runtime.redis import Patience
+from onlinerlhf.runtime.tasks import end
 
 log = logging.getLogger(__name__)
 
@@ -62,8 +63,7 @@ class Leases:
         """Renew no more."""
         if self._heartbeat is not None:
             heartbeat, self._heartbeat = self._heartbeat, None
-            heartbeat.cancel()
-            await asyncio.wait([heartbeat])
+            await end([heartbeat])
 
     def hold(self, delivery: Delivery) -> None:
         """From now on it is renewed."""

@@ -122,6 +122,8 @@ class Patience:
         self._component = component
         self._waiting: dict[object, str] = {}
         """Calls being repeated now. A read that works must not hide that writes are refused."""
+        self._answered = False
+        """Whether any call has worked since one last failed."""
 
     async def __call__(self, what: str, call: Callable[[], Awaitable[T]], *, give_up_seconds: float | None = None) -> T:
         """The call's result. Raises Unavailable after give_up_seconds; without that, waits until Redis is back."""
@@ -135,6 +137,7 @@ class Patience:
                     reason = self._reason(error)
                     metrics.REDIS_RETRIES.inc()
                     self._waiting[token] = reason
+                    self._answered = False
                     self._health.set(self._component, ok=False, reason=reason)
                     waited = loop.time() - started
                     if give_up_seconds is not None and waited + backoff_seconds > give_up_seconds:
@@ -142,12 +145,12 @@ class Patience:
                     await asyncio.sleep(backoff_seconds * random.uniform(0.7, 1.0))
                     backoff_seconds = min(2 * backoff_seconds, MAX_BACKOFF_SECONDS)
                 else:
-                    self._waiting.pop(token, None)
-                    if not self._waiting:
-                        self._health.set(self._component, ok=True)
+                    self._answered = True
                     return result
         finally:
             self._waiting.pop(token, None)
+            if self._answered and not self._waiting:
+                self._health.set(self._component, ok=True)
 
     def _reason(self, error: RedisError | OSError) -> str:
         if isinstance(error, AuthenticationError | AuthorizationError | NoPermissionError):

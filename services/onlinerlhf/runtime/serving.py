@@ -24,6 +24,7 @@ from onlinerlhf.runtime.config import ServiceConfig
 from onlinerlhf.runtime.health import Health
 from onlinerlhf.runtime.interceptor import CallInterceptor
 from onlinerlhf.runtime.statuses import status_of
+from onlinerlhf.runtime.tasks import end
 from onlinerlhf.v1 import diagnostics_pb2, diagnostics_pb2_grpc
 
 __all__ = ["Background", "Register", "main", "run_service", "status_of"]
@@ -117,8 +118,7 @@ async def _server(config: ServiceConfig, health: Health, register: Register) -> 
     try:
         yield server
     finally:
-        mirror.cancel()
-        await asyncio.wait([mirror])
+        await end([mirror])
         await server.stop(None)
 
 
@@ -139,6 +139,8 @@ async def _keep_running(name: str, task: Background, stop: asyncio.Event, health
         try:
             await task(stop)
         except StartupError:
+            # The others end by themselves, should a cancellation not reach them.
+            stop.set()
             raise
         except Exception as error:
             log.exception("background task failed", extra={"task": name, "restart_in_seconds": backoff_seconds})
@@ -159,9 +161,7 @@ async def _drain(tasks: Sequence[asyncio.Task[None]], seconds: float) -> None:
     _, late = await asyncio.wait(tasks, timeout=seconds)
     for task in late:
         log.warning("not drained in time", extra={"task": task.get_name(), "drain_seconds": seconds})
-        task.cancel()
-    if late:
-        await asyncio.wait(late)
+    await end(late)
 
 
 async def _mirror(health: Health, servicer: health_aio.HealthServicer, services: Sequence[str]) -> None:

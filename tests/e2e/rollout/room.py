@@ -46,11 +46,13 @@ class Room:
     numbers: int = 0
 
     def initial(self) -> Tensors:
-        return load_file(self.model_dir / "model.safetensors")
+        tensors: Tensors = load_file(self.model_dir / "model.safetensors")
+        return tensors
 
     async def sample(self, prompt: tuple[int, ...] = PROMPT, spec: SamplingSpec = SPEC) -> Rollout:
         self.numbers += 1
-        return (await self.engine.sample(prompt, spec, request_id=f"test-{self.numbers}"))[0]
+        rollouts: tuple[Rollout, ...] = await self.engine.sample(prompt, spec, request_id=f"test-{self.numbers}")
+        return rollouts[0]
 
     async def fresh_error(self, tensors: Tensors, prompt: tuple[int, ...] = PROMPT) -> float:
         """Largest difference, in nats, of a fresh request's logprobs and the weights' own forward pass."""
@@ -69,7 +71,8 @@ class Room:
         ids = torch.tensor([[*prompt, *rollout.token_ids]])
         with torch.no_grad():
             recomputed = token_logprobs(model, ids, torch.ones_like(ids), temperature=temperature)[0, len(prompt) - 1 :]
-        return np.asarray(rollout.behaviour_logprobs) - recomputed.numpy()
+        errors: np.ndarray = np.asarray(rollout.behaviour_logprobs) - recomputed.numpy()
+        return errors
 
 
 def moved(tensors: Tensors, seed: int, *, scale: float = 0.05, only: Callable[[str], bool] = lambda _: True) -> Tensors:

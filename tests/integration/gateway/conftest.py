@@ -108,10 +108,14 @@ class Gateway:
 
     async def stop(self) -> None:
         """Without a drain."""
+        self._task.cancel()
         while not self._task.done():
-            # Once is not enough: on Python 3.11 a cancellation is lost where it meets the end of a wait_for.
-            self._task.cancel()
-            await asyncio.wait([self._task], timeout=0.5)
+            # Once is not enough, and a task group cancels its tasks only once: on Python 3.11 a cancellation is lost
+            # where it meets the end of a wait_for, which the Redis client uses.
+            background = [task for task in asyncio.all_tasks() if task.get_name().endswith(("feeder", "ledger"))]
+            for task in background:
+                task.cancel()
+            await asyncio.wait([self._task], timeout=0.2)
         with suppress(asyncio.CancelledError):
             await self._task
 

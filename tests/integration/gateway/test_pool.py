@@ -9,12 +9,12 @@ from redis.exceptions import ResponseError
 from onlinerlhf.core.errors import IdempotencyConflict, LimitReached
 from onlinerlhf.core.samples import Prompt, Stage
 from onlinerlhf.gateway.normalise import keyed_digest, text_digest
-from onlinerlhf.gateway.pool import Limits, NewPrompt, Pool
+from onlinerlhf.gateway.pool import Limits, NewPrompt, Pool, Receipt
 from onlinerlhf.gateway.refusals import Duplicate, PoolFull, UserCap
 from onlinerlhf.runtime import wire
 from onlinerlhf.runtime.keys import RunKeys
 from onlinerlhf.runtime.ledger import Ledger, LedgerCounts
-from onlinerlhf.runtime.redis import away_reason, command
+from onlinerlhf.runtime.redis import Patience, away_reason, command
 from redis_servers import redis_binaries
 
 pytestmark = pytest.mark.parametrize("redis_binary", redis_binaries(), indirect=True)
@@ -143,10 +143,14 @@ async def test_a_full_pool_refuses_and_has_room_again_once_fed(client: Redis, ke
     assert (await balanced(client, keys)).pending == {"pool": 1, "prompts": 1, "rollouts": 0, "scored": 0}
 
 
-async def test_a_cap_is_exact_under_many_at_once(client: Redis, keys: RunKeys) -> None:
+async def test_a_cap_is_exact_under_many_at_once(client: Redis, keys: RunKeys, patience: Patience) -> None:
     pool = Pool(client, keys, limits(prompts_per_user=20))
-    tries = [pool.admit(entry(f"text {number}", sample_id=f"s{number}")) for number in range(50)]
-    outcomes = await asyncio.gather(*tries, return_exceptions=True)
+
+    async def admit(number: int) -> Receipt:
+        one = entry(f"text {number}", sample_id=f"s{number}")
+        return await patience("admitting", lambda: pool.admit(one), give_up_seconds=20)
+
+    outcomes = await asyncio.gather(*(admit(number) for number in range(50)), return_exceptions=True)
     assert sum(isinstance(outcome, LimitReached) for outcome in outcomes) == 30
     assert (await balanced(client, keys)).admitted == 20
 

@@ -1,16 +1,19 @@
 """Waiting while Redis is away, on a call that only pretends."""
 
+import asyncio
+
 import pytest
 from pydantic import SecretStr
 from redis.exceptions import AuthenticationError, BusyLoadingError, OutOfMemoryError, ResponseError
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from onlinerlhf.core.errors import ConfigError
+from onlinerlhf.core.errors import ConfigError, Unavailable
 from onlinerlhf.runtime import redis
 from onlinerlhf.runtime.config import RunConfig
 from onlinerlhf.runtime.health import Health
 from onlinerlhf.runtime.redis import Patience, away_reason
+from onlinerlhf.runtime.tasks import end
 
 WRAPPED_OOM = "Error running script: @user_script:9: -OOM command not allowed when used memory > 'maxmemory'."
 
@@ -80,6 +83,23 @@ async def test_a_read_that_works_does_not_hide_writes_that_are_refused(health: H
     assert await patience("write", write) == "written"
     assert seen == [True, False]
     assert health.ready()
+
+
+async def test_health_does_not_stay_down_with_a_waiter_that_was_cancelled(health: Health) -> None:
+    patience = Patience(health)
+    refused = Away(*(OutOfMemoryError("full") for _ in range(99)))
+    waiters = [asyncio.create_task(patience("write", refused))]
+    await asyncio.sleep(0.02)
+    assert await patience("read", Away()) == "pong"
+    assert not health.ready()
+    await end(waiters)
+    assert health.ready()
+
+
+async def test_giving_up_leaves_health_down(health: Health) -> None:
+    with pytest.raises(Unavailable):
+        await Patience(health)("ping", Away(*(RedisConnectionError() for _ in range(9))), give_up_seconds=0.1)
+    assert not health.ready()
 
 
 def test_a_url_that_is_none_is_a_config_error_that_does_not_quote_it() -> None:

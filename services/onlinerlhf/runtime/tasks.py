@@ -1,0 +1,27 @@
+"""Ending tasks for good."""
+
+import asyncio
+import logging
+from collections.abc import Iterable
+from typing import Any, Final
+
+log = logging.getLogger(__name__)
+
+ASK_AGAIN_SECONDS: Final = 0.5
+GIVE_UP_SECONDS: Final = 10.0
+
+
+async def end(tasks: Iterable["asyncio.Task[Any]"]) -> None:
+    """Cancel, and wait until they are done; after GIVE_UP_SECONDS, say which are not.
+
+    One request is not enough: before Python 3.12 `asyncio.wait_for` swallows a cancellation that arrives together with
+    the result, and the Redis client sends every command through it.
+    """
+    pending = set(tasks)
+    deadline = asyncio.get_running_loop().time() + GIVE_UP_SECONDS
+    while pending and asyncio.get_running_loop().time() < deadline:
+        for task in pending:
+            task.cancel()
+        _, pending = await asyncio.wait(pending, timeout=ASK_AGAIN_SECONDS)
+    for task in pending:
+        log.error("task does not end", extra={"task": task.get_name(), "waited_seconds": GIVE_UP_SECONDS})
