@@ -5,6 +5,7 @@ A test that asks for `client` gets the embedded server. One that must hold on ev
     pytestmark = pytest.mark.parametrize("redis_binary", redis_binaries(), indirect=True)
 """
 
+import os
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
@@ -18,6 +19,9 @@ from onlinerlhf.runtime.config import RunConfig
 from onlinerlhf.runtime.health import Health
 from onlinerlhf.runtime.keys import RunKeys
 from redis_servers import RedisServer, redis_binaries
+
+# As `onlinerlhf` sets it; must be there before torch loads.
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 
 @pytest.fixture(scope="session", params=redis_binaries()[:1])

@@ -38,7 +38,8 @@ def build_ppo(config: LearnerConfig) -> PPO:
         reference = load_policy(config.reference_dir or config.policy_dir)
         value = value_model_from_reward(config.reward_dir)
     except (OSError, ValueError) as error:
-        raise StartupError(f"cannot load the models: {error}") from error
+        where = f"policy {config.policy_dir}, reward model {config.reward_dir}"
+        raise StartupError(f"cannot load the models ({where}): {error}") from error
     if reference.config.vocab_size != policy.config.vocab_size or value.config.vocab_size != policy.config.vocab_size:
         raise StartupError("policy, reference and reward model differ in their vocabularies' sizes")
     for model in (policy, reference, value):
@@ -99,7 +100,11 @@ async def run() -> None:
     with sole_owner(config.output_dir):
         try:
             await serving.run_service(
-                "learner", config, health=health, register=register, background={"worker": worker.run}
+                "learner",
+                config,
+                health=health,
+                register=register,
+                background={"worker": worker.run, "offers": publisher.close_at},
             )
         finally:
             await client.aclose()

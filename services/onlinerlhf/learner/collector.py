@@ -86,7 +86,7 @@ class Collector:
         there = self._num_rollouts()
         if there >= self._config.batch_size:
             return self._config.batch_size
-        if there < self._config.num_minibatches or not self._config.max_wait_seconds:
+        if there == 0 or not self._config.max_wait_seconds:
             return 0
         waited_seconds = self._status.clock() - self._waiting[0].gathered_at
         return there if waited_seconds >= self._config.max_wait_seconds else 0

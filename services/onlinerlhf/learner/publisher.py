@@ -16,6 +16,7 @@ class Publisher:
     def __init__(self, store: VersionStore) -> None:
         self._store = store
         self._published = asyncio.Condition()
+        self._closing = False
 
     async def load(self) -> None:
         """Offer what an earlier process published."""
@@ -44,7 +45,7 @@ class Publisher:
         """
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(wait_seconds), self._published:
-                await self._published.wait_for(lambda: self._newest_number() > have_version)
+                await self._published.wait_for(lambda: self._closing or self._newest_number() > have_version)
         newest = self._store.newest
         if newest is None:
             raise WaitTimeout(f"no policy version was published within {wait_seconds:.1f} s")
@@ -54,6 +55,13 @@ class Publisher:
             return delta(newest, self._store.get(have_version).manifest)
         except NotFound:
             return newest
+
+    async def close_at(self, stop: asyncio.Event) -> None:
+        """End the waits when the service drains, so that long polls do not hold it up."""
+        await stop.wait()
+        self._closing = True
+        async with self._published:
+            self._published.notify_all()
 
     def get(self, version: int) -> StoredVersion:
         """Raises NotFound for a version that is not kept (any more)."""

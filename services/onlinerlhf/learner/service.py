@@ -39,6 +39,7 @@ class LearnerServicer(learner_pb2_grpc.LearnerServiceServicer):
             batch_size=status.batch_size,
             idle_share=status.idle_share,
             last_error=status.last_error,
+            observed_seconds=status.observed_seconds,
         )
 
     async def Checkpoint(

@@ -65,6 +65,9 @@ class Status:
     @property
     def idle_share(self) -> float:
         """Share of the time since the loop began spent waiting for samples."""
-        if self.since is None:
-            return 0.0
-        return self.collecting_seconds / max(self.clock() - self.since, 1e-9)
+        return self.collecting_seconds / max(self.observed_seconds, 1e-9)
+
+    @property
+    def observed_seconds(self) -> float:
+        """Time since the loop began."""
+        return 0.0 if self.since is None else self.clock() - self.since

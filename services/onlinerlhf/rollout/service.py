@@ -79,6 +79,7 @@ class RolloutServicer(rollout_pb2_grpc.RolloutServiceServicer):
             pause_seconds=self._updater.pause_seconds,
             last_refusal=self._updater.last_refusal,
             idle_share=self._usage.idle_share,
+            observed_seconds=self._usage.observed_seconds,
         )
 
     def _spec(self, request: rollout_pb2.RolloutGenerateRequest) -> SamplingSpec:

@@ -53,11 +53,14 @@ class Usage:
     @property
     def idle_share(self) -> float:
         """Share of the time since ready with no request in flight, 0 to 1."""
-        if self._started is None:
-            return 0.0
-        now = self._clock()
-        idle = self._idle_seconds + (now - self._idle_since if self.num_in_flight == 0 else 0.0)
-        return idle / (now - self._started) if now > self._started else 0.0
+        seconds = self.observed_seconds
+        idle = self._idle_seconds + (self._clock() - self._idle_since if self.num_in_flight == 0 else 0.0)
+        return idle / seconds if seconds > 0 else 0.0
+
+    @property
+    def observed_seconds(self) -> float:
+        """Time since the worker was ready for the first time."""
+        return 0.0 if self._started is None else self._clock() - self._started
 
     def _forget_old(self) -> None:
         horizon = self._clock() - _RATE_WINDOW_SECONDS

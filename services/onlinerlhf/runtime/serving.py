@@ -80,7 +80,8 @@ def main(room: str, compose: Callable[[], Awaitable[None]]) -> NoReturn:
     try:
         asyncio.run(run())
     except OnlineRLHFError as error:
-        print(f"onlinerlhf {room}: {error}", file=sys.stderr)
+        # Libraries' messages span lines; a supervisor shows one.
+        print(f"onlinerlhf {room}: {' '.join(str(error).split())}", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)

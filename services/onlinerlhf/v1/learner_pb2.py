@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bonlinerlhf/v1/learner.proto\x12\ronlinerlhf.v1\"\x14\n\x12GetProgressRequest\"\xa1\x02\n\x13GetProgressResponse\x12\x0c\n\x04step\x18\x01 \x01(\x04\x12\x0f\n\x07version\x18\x02 \x01(\x04\x12\x17\n\x0f\x63heckpoint_step\x18\x03 \x01(\x04\x12@\n\x07metrics\x18\x04 \x03(\x0b\x32/.onlinerlhf.v1.GetProgressResponse.MetricsEntry\x12\r\n\x05phase\x18\x05 \x01(\t\x12\x15\n\rnum_collected\x18\x06 \x01(\r\x12\x12\n\nbatch_size\x18\x07 \x01(\r\x12\x12\n\nidle_share\x18\x08 \x01(\x01\x12\x12\n\nlast_error\x18\t \x01(\t\x1a.\n\x0cMetricsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"\x13\n\x11\x43heckpointRequest\"3\n\x12\x43heckpointResponse\x12\x0c\n\x04step\x18\x01 \x01(\x04\x12\x0f\n\x07version\x18\x02 \x01(\x04\x32\xb9\x01\n\x0eLearnerService\x12T\n\x0bGetProgress\x12!.onlinerlhf.v1.GetProgressRequest\x1a\".onlinerlhf.v1.GetProgressResponse\x12Q\n\nCheckpoint\x12 .onlinerlhf.v1.CheckpointRequest\x1a!.onlinerlhf.v1.CheckpointResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bonlinerlhf/v1/learner.proto\x12\ronlinerlhf.v1\"\x14\n\x12GetProgressRequest\"\xbb\x02\n\x13GetProgressResponse\x12\x0c\n\x04step\x18\x01 \x01(\x04\x12\x0f\n\x07version\x18\x02 \x01(\x04\x12\x17\n\x0f\x63heckpoint_step\x18\x03 \x01(\x04\x12@\n\x07metrics\x18\x04 \x03(\x0b\x32/.onlinerlhf.v1.GetProgressResponse.MetricsEntry\x12\r\n\x05phase\x18\x05 \x01(\t\x12\x15\n\rnum_collected\x18\x06 \x01(\r\x12\x12\n\nbatch_size\x18\x07 \x01(\r\x12\x12\n\nidle_share\x18\x08 \x01(\x01\x12\x12\n\nlast_error\x18\t \x01(\t\x12\x18\n\x10observed_seconds\x18\n \x01(\x01\x1a.\n\x0cMetricsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"\x13\n\x11\x43heckpointRequest\"3\n\x12\x43heckpointResponse\x12\x0c\n\x04step\x18\x01 \x01(\x04\x12\x0f\n\x07version\x18\x02 \x01(\x04\x32\xb9\x01\n\x0eLearnerService\x12T\n\x0bGetProgress\x12!.onlinerlhf.v1.GetProgressRequest\x1a\".onlinerlhf.v1.GetProgressResponse\x12Q\n\nCheckpoint\x12 .onlinerlhf.v1.CheckpointRequest\x1a!.onlinerlhf.v1.CheckpointResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,13 +36,13 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETPROGRESSREQUEST']._serialized_start=46
   _globals['_GETPROGRESSREQUEST']._serialized_end=66
   _globals['_GETPROGRESSRESPONSE']._serialized_start=69
-  _globals['_GETPROGRESSRESPONSE']._serialized_end=358
-  _globals['_GETPROGRESSRESPONSE_METRICSENTRY']._serialized_start=312
-  _globals['_GETPROGRESSRESPONSE_METRICSENTRY']._serialized_end=358
-  _globals['_CHECKPOINTREQUEST']._serialized_start=360
-  _globals['_CHECKPOINTREQUEST']._serialized_end=379
-  _globals['_CHECKPOINTRESPONSE']._serialized_start=381
-  _globals['_CHECKPOINTRESPONSE']._serialized_end=432
-  _globals['_LEARNERSERVICE']._serialized_start=435
-  _globals['_LEARNERSERVICE']._serialized_end=620
+  _globals['_GETPROGRESSRESPONSE']._serialized_end=384
+  _globals['_GETPROGRESSRESPONSE_METRICSENTRY']._serialized_start=338
+  _globals['_GETPROGRESSRESPONSE_METRICSENTRY']._serialized_end=384
+  _globals['_CHECKPOINTREQUEST']._serialized_start=386
+  _globals['_CHECKPOINTREQUEST']._serialized_end=405
+  _globals['_CHECKPOINTRESPONSE']._serialized_start=407
+  _globals['_CHECKPOINTRESPONSE']._serialized_end=458
+  _globals['_LEARNERSERVICE']._serialized_start=461
+  _globals['_LEARNERSERVICE']._serialized_end=646
 # @@protoc_insertion_point(module_scope)

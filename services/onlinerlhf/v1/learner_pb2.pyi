@@ -66,6 +66,7 @@ class GetProgressResponse(_message.Message):
     BATCH_SIZE_FIELD_NUMBER: _builtins.int
     IDLE_SHARE_FIELD_NUMBER: _builtins.int
     LAST_ERROR_FIELD_NUMBER: _builtins.int
+    OBSERVED_SECONDS_FIELD_NUMBER: _builtins.int
     step: _builtins.int
     version: _builtins.int
     checkpoint_step: _builtins.int
@@ -78,6 +79,8 @@ class GetProgressResponse(_message.Message):
     idle_share: _builtins.float
     """Share of time since start spent waiting for samples."""
     last_error: _builtins.str
+    observed_seconds: _builtins.float
+    """The time that idle_share is the share of."""
     @_builtins.property
     def metrics(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
         """Names to values of the newest step: score_mean, kl_per_sequence_nats, staleness_mean, …"""
@@ -94,10 +97,11 @@ class GetProgressResponse(_message.Message):
         batch_size: _builtins.int = ...,
         idle_share: _builtins.float = ...,
         last_error: _builtins.str = ...,
+        observed_seconds: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_size", b"batch_size", "checkpoint_step", b"checkpoint_step", "idle_share", b"idle_share", "last_error", b"last_error", "metrics", b"metrics", "num_collected", b"num_collected", "phase", b"phase", "step", b"step", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_size", b"batch_size", "checkpoint_step", b"checkpoint_step", "idle_share", b"idle_share", "last_error", b"last_error", "metrics", b"metrics", "num_collected", b"num_collected", "observed_seconds", b"observed_seconds", "phase", b"phase", "step", b"step", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

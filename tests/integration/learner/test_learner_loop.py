@@ -217,10 +217,15 @@ async def test_a_partial_batch_is_trained_only_where_a_longest_wait_is_set(
     async with learning(client, keys, learner_config(tmp_path, max_wait_seconds=0.2)) as learner:
         await learner.until(lambda: learner.status.checkpoint_step == 1)
         assert learner.status.newest["num_rollouts"] == 3
+        # Fewer than the minibatches: one each, and still no sample is left behind.
         await source.put_scored(["d.0"])
+        await learner.until(lambda: learner.status.checkpoint_step == 2)
+        assert learner.status.newest["num_rollouts"] == 1
+    assert (await ledger.states())["d.0"] == "trained:3"
+    async with learning(client, keys, learner_config(tmp_path)) as learner:
+        await source.put_scored(["e.0"])
         await learner.until(lambda: learner.status.num_collected == 1)
-    # Fewer than the minibatches: handed back.
-    assert (await ledger.states())["d.0"] == "scored"
+    assert (await ledger.states())["e.0"] == "scored"
 
 
 async def test_steps_between_checkpoints_are_acked_with_the_next_one_be_it_for_lack_of_samples(

@@ -1,3 +1,4 @@
+import asyncio
 import hashlib
 from pathlib import Path
 
@@ -153,3 +154,16 @@ async def test_a_wait_without_a_newer_version_ends_with_the_newest_there_is(tmp_
     await publisher.load()
     full = await publisher.publish(tiny_policy(), 4)
     assert await publisher.newer_than(4, wait_seconds=0.02) == full
+
+
+async def test_a_drain_ends_the_waits(tmp_path: Path) -> None:
+    publisher = Publisher(VersionStore(tmp_path / "versions"))
+    await publisher.load()
+    full = await publisher.publish(tiny_policy(), 4)
+    stop = asyncio.Event()
+    async with asyncio.timeout(5), asyncio.TaskGroup() as tasks:
+        tasks.create_task(publisher.close_at(stop), name="close")
+        waiting = tasks.create_task(publisher.newer_than(4, wait_seconds=60), name="wait")
+        await asyncio.sleep(0)
+        stop.set()
+    assert waiting.result() == full
