@@ -46,5 +46,5 @@ bench: $(VENV)/.installed  ## one line a claim: name value unit goal
 demo: $(VENV)/.installed  ## bootstrap models, run the platform, train online, evaluate, write a report
 	$(BIN)/onlinerlhf demo
 
-clean:  ## remove what the demo made
+clean:  ## remove .onlinerlhf: every model, run and report made here
 	rm -rf .onlinerlhf

@@ -38,7 +38,9 @@ def main() -> list[Claim]:
     def bare() -> None:
         _bare_passes(batch, policy, reference, value, config)
 
-    step(), bare()  # warm up
+    # Once to warm up.
+    step()
+    bare()
     steps, bares = [], []
     for _ in range(NUM_ROUNDS):
         steps.append(_seconds(step))
@@ -51,16 +53,16 @@ def _bare_passes(
     batch: PaddedBatch, policy: PreTrainedModel, reference: PreTrainedModel, value: PreTrainedModel, config: PPOConfig
 ) -> None:
     with torch.inference_mode():
-        for rows in length_buckets(batch.lengths, max_tokens=config.micro_batch_tokens):
-            input_ids = micro_batch(batch, rows).input_ids
+        for all_rows in length_buckets(batch.lengths, max_tokens=config.micro_batch_tokens):
+            input_ids = micro_batch(batch, all_rows).input_ids
             for model in (policy, reference, value):
                 model(input_ids, use_cache=False)
     for rows in split_minibatches(len(batch), config.num_minibatches):
-        lengths = [batch.lengths[row] for row in rows]
-        for bucket in length_buckets(lengths, max_tokens=config.micro_batch_tokens):
+        widths = [batch.lengths[row] for row in rows]
+        for bucket in length_buckets(widths, max_tokens=config.micro_batch_tokens):
             input_ids = micro_batch(batch, [rows[place] for place in bucket]).input_ids
             logits = policy(input_ids, use_cache=False).logits
-            cross_entropy(logits[:, :-1].flatten(0, 1), input_ids[:, 1:].flatten()).backward()
+            cross_entropy(logits[:, :-1].flatten(0, 1), input_ids[:, 1:].flatten()).backward()  # type: ignore[no-untyped-call]
             value(input_ids, use_cache=False).logits.square().mean().backward()
         policy.zero_grad(set_to_none=True)
         value.zero_grad(set_to_none=True)

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from claims import Claim
+from pydantic import SecretStr
 from rollout_engine import make_model, make_prompts, settings
 
 from onlinerlhf.core.samples import Prompt, Stage
@@ -172,7 +173,7 @@ async def _redis(directory: Path) -> AsyncIterator[RunConfig]:
     server = await asyncio.create_subprocess_exec(
         *redis_server_command(directory / "redis", port), stdout=asyncio.subprocess.DEVNULL
     )
-    run = RunConfig(id="benchmark", redis_url=f"redis://127.0.0.1:{port}/0")
+    run = RunConfig(id="benchmark", redis_url=SecretStr(f"redis://127.0.0.1:{port}/0"))
     client = redis.connect(run)
     try:
         await redis.Patience(Health("benchmark"))("the server", client.ping, give_up_seconds=20.0)

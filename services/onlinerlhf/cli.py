@@ -61,8 +61,10 @@ def cli() -> None:
     Or step by step:
       onlinerlhf bootstrap                     make small models
       onlinerlhf up                            run the platform; Ctrl-C drains
-      onlinerlhf submit "Name three fruits." --user ada --answer
+      onlinerlhf submit "name three foods. use commas." --user ada --answer
       onlinerlhf status                        in another terminal
+    The small models know a small world in lower case; to see them learn from few prompts:
+      onlinerlhf up --gateway-port 50051 --set learner.batch_size=32 --set gateway.max_epochs=4
     """
 
 
@@ -91,11 +93,23 @@ def bootstrap(home: Path, out: Path | None, seed: int, scale: str) -> None:
     "--run", default="local", show_default=True, help="Name of the run; the same name goes on where it stopped."
 )
 @click.option("--policy", "policy_dir", type=click.Path(path_type=Path), help="SFT policy.  [default: HOME/models/sft]")
-@click.option("--reward", "reward_dir", type=click.Path(path_type=Path), help="[default: HOME/models/reward]")
+@click.option(
+    "--reward", "reward_dir", type=click.Path(path_type=Path), help="Reward model.  [default: HOME/models/reward]"
+)
 @click.option("--workers", default=1, show_default=True, type=click.IntRange(min=1), help="Rollout workers.")
 @click.option("--redis-url", envvar="ONLINERLHF_REDIS_URL", help="Use this Redis.  [default: an embedded one]")
-@click.option("--gateway-port", type=click.IntRange(1, 65535), help="[default: a free port]")
-@click.option("--config", type=click.Path(dir_okay=False, path_type=Path), help="TOML with a section a service.")
+@click.option(
+    "--gateway-port",
+    type=click.IntRange(1, 65535),
+    help="Loopback port for clients.  [default: a free one]",
+)
+@click.option(
+    "--config",
+    type=click.Path(dir_okay=False, path_type=Path),
+    envvar="ONLINERLHF_CONFIG",
+    show_envvar=True,
+    help="TOML with a section a service.",
+)
 @click.option("--set", "settings", multiple=True, metavar="SECTION.KEY=VALUE", help="One setting; may be repeated.")
 @click.option("--plain", is_flag=True, help="Lines instead of the live picture.")
 def up(**options: object) -> None:
@@ -118,7 +132,9 @@ def up(**options: object) -> None:
 def demo(home: Path, run: str, fast: bool) -> None:
     """Make models, run the platform, learn from simulated users, evaluate on held-out ones, write a report.
 
-    Ends with an error when the 95% interval of the PPO policy's win rate over the SFT policy does not clear 50%.
+    Ends with an error when the PPO policy's win rate over the SFT policy is below 65% or its 95% interval does not
+    clear 50%, on at least 200 held-out prompts; when fewer than 5 new versions reached the rollout worker in flight;
+    or when the ledger does not account for every sample. With --fast only the ledger counts.
 
     \b
       onlinerlhf demo
@@ -126,7 +142,8 @@ def demo(home: Path, run: str, fast: bool) -> None:
     """
     from onlinerlhf.local import demo as command
 
-    command.demo(home, run=run, fast=fast)
+    with client_errors():
+        command.demo(home, run=run, fast=fast)
 
 
 @cli.command()
@@ -145,12 +162,17 @@ def submit(
     """Submit prompts to the running platform as training data; print receipts or why they were refused.
 
     \b
-      onlinerlhf submit "Name three fruits." --user ada
-      onlinerlhf submit "Name three fruits." --user ada --answer
+      onlinerlhf submit "name three foods. use commas." --user ada
+      onlinerlhf submit "list two animals. use dashes." --user ada --answer
+      onlinerlhf submit "tell me one sentence about the lemon." --user ada --answer --no-consent
       onlinerlhf submit --file prompts.jsonl --user ada
     """
     if (text is None) == (path is None):
         raise click.UsageError("give either a TEXT or --file")
+    if path is not None and (answer or no_consent):
+        raise click.UsageError("--file goes with neither --answer nor --no-consent: its prompts become training data")
+    if no_consent and not answer:
+        raise click.UsageError("--no-consent goes with --answer: without an answer a prompt is only training data")
     from onlinerlhf.local import endpoints
     from onlinerlhf.local import submit as command
 

@@ -5,8 +5,11 @@ to_answer -> to_learn -> Pool.admit -> receipt
 """
 
 import asyncio
+import logging
 import time
 from dataclasses import dataclass
+
+from redis.exceptions import RedisError
 
 from onlinerlhf.core.errors import OnlineRLHFError, Unavailable
 from onlinerlhf.core.samples import Prompt
@@ -16,6 +19,8 @@ from onlinerlhf.gateway.pool import NewPrompt, Pool, Receipt, new_sample_id
 from onlinerlhf.gateway.screens import Candidate, Screens, pass_all
 from onlinerlhf.runtime.redis import Patience
 from onlinerlhf.runtime.statuses import status_of
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +63,10 @@ class Admissions:
             return self._not_admitted(Unavailable(f"admission was not confirmed within {give_up_seconds} s"))
         except OnlineRLHFError as error:
             return self._not_admitted(error)
+        except RedisError as error:
+            # A reply that no waiting mends is the platform's trouble, not the user's: the answer is given.
+            log.exception("admission failed", extra={"error": type(error).__name__})
+            return self._not_admitted(Unavailable("admission failed"))
         metrics.PROMPTS.labels(verdict="replayed" if receipt.replayed else "admitted", reason="").inc()
         return receipt
 

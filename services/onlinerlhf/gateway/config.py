@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Self
 
-from pydantic import Field, SecretStr, model_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 
 from onlinerlhf.runtime.config import ServiceConfig
 
@@ -23,8 +23,11 @@ class GatewayConfig(ServiceConfig):
     """Admitted prompts of one user in a run; later ones are refused."""
     idempotency_seconds: int = Field(default=86_400, ge=1)
     """How long a retry with the same idempotency key gets the same receipt."""
-    hash_key: SecretStr | None = None
-    """Keys the hashes of texts, users and idempotency keys. Unset: made at random once and kept in the run's Redis."""
+    hash_key: SecretStr | None = Field(default=None, min_length=16, max_length=64)
+    """Keys the hashes of texts, users and idempotency keys: 16 to 64 ASCII characters.
+
+    Unset: made at random once and kept in the run's Redis.
+    """
     admit_wait_seconds: float = Field(default=10.0, gt=0)
     """How long SubmitPrompt waits for Redis, within the call's own deadline."""
     admit_wait_when_answering_seconds: float = Field(default=0.5, gt=0, le=1.0)
@@ -45,6 +48,13 @@ class GatewayConfig(ServiceConfig):
     """The most a user may ask for."""
     answer_seconds: float = Field(default=120.0, gt=0)
     """Longest time an answer may take, within the call's own deadline."""
+
+    @field_validator("hash_key")
+    @classmethod
+    def _ascii(cls, key: SecretStr | None) -> SecretStr | None:
+        if key is not None and not key.get_secret_value().isascii():
+            raise ValueError("only ASCII characters are allowed")
+        return key
 
     @model_validator(mode="after")
     def _default_within_bound(self) -> Self:

@@ -59,10 +59,10 @@ def build_screens(*, encoder: Encoder, max_bytes: int, max_tokens: int) -> Scree
     return Screens(
         to_answer=(
             user_name,
+            num_bytes_at_most(max_bytes),
             utf8,
             no_control_characters,
             not_empty,
-            num_bytes_at_most(max_bytes),
             num_tokens_at_most(max_tokens, encoder),
         ),
         to_learn=(

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 
 from onlinerlhf.algorithms.batching import PaddedBatch
-from onlinerlhf.algorithms.masking import masked_mean, masked_row_sum, masked_var
+from onlinerlhf.algorithms.masking import masked_mean, masked_var
+from onlinerlhf.algorithms.rewards import kl_per_sequence
 from onlinerlhf.learner.ppo_config import PPOConfig
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ def describe_step(
 ) -> StepMetrics:
     """Gather a step's numbers."""
     mask = batch.response_mask
-    kl = masked_row_sum(evidence.kl, mask)  # [B]
+    kl = kl_per_sequence(kl=evidence.kl, response_mask=mask)  # [B]
     returns_variance = masked_var(evidence.returns, mask)
     unexplained = masked_var(evidence.returns - evidence.old_values, mask)
 

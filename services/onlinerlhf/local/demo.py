@@ -60,12 +60,24 @@ def headline(outcome: Outcome) -> str:
 
 
 def check(outcome: Outcome, settings: DemoSettings) -> None:
-    """Raise where the demo does not show what it should."""
-    rate = outcome.evaluation.win_rate
-    if outcome.ledger.imbalance:
-        raise OnlineRLHFError(f"the ledger does not balance: {outcome.ledger.imbalance} samples unaccounted for")
-    if settings.needs_win and rate.low <= 0.5:
-        raise OnlineRLHFError(f"the win rate's 95% interval starts at {rate.low:.1%}, not above 50%")
+    """Raise where the demo does not show what it should; the message names all of it."""
+    failures = [f"{outcome.ledger.imbalance} samples unaccounted for"] if outcome.ledger.imbalance else []
+    if settings.needs_win:
+        failures += missed(outcome, settings)
+    if failures:
+        raise OnlineRLHFError(f"the demo did not show what it should: {'; '.join(failures)}")
+
+
+def missed(outcome: Outcome, settings: DemoSettings) -> list[str]:
+    """What a demo that is to win falls short of."""
+    rate, versions = outcome.evaluation.win_rate, outcome.versions_applied
+    demands = (
+        (rate.low > 0.5, f"the win rate's 95% interval starts at {rate.low:.1%}, not above 50%"),
+        (rate.rate >= settings.min_win_rate, f"the win rate is {rate.rate:.1%}, below {settings.min_win_rate:.0%}"),
+        (rate.num_prompts >= settings.min_prompts, f"{rate.num_prompts} prompts, not {settings.min_prompts}, compared"),
+        (versions >= settings.min_versions, f"{versions} versions applied in flight, not {settings.min_versions}"),
+    )
+    return [failure for met, failure in demands if not met]
 
 
 def make_models(directory: Path, *, fast: bool, seed: int, says: Reporter) -> None:

@@ -25,7 +25,12 @@ class DemoSettings:
     """Longest time for the steps; then the policy is evaluated as it is."""
     settle_seconds: float = 60.0
     needs_win: bool = True
-    """Fail when the interval of the win rate does not clear one half."""
+    """Fail when the interval of the win rate does not clear one half, or one of the following is not reached."""
+    min_win_rate: float = 0.65
+    min_versions: int = 5
+    """Versions that the rollout worker took in flight."""
+    min_prompts: int = 200
+    """Evaluation prompts that the win rate is of."""
     seed: int = 0
     learner: Mapping[str, object] = field(default_factory=dict)
 

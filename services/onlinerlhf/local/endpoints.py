@@ -86,12 +86,13 @@ def find(home: Path, run_dir: Path | None = None) -> Endpoints:
     """Endpoints of the given run, or of the newest run that is up under `home`/runs."""
     if run_dir is not None:
         found = read(run_dir)
-    else:
-        files = sorted((home / "runs").glob(f"*/{FILE_NAME}"), key=lambda path: path.stat().st_mtime, reverse=True)
-        if not files:
-            raise NotFound(f"no platform was started under {home / 'runs'}; `onlinerlhf up` starts one")
-        candidates = [read(path.parent) for path in files]
-        found = next((each for each in candidates if each.is_running), candidates[0])
-    if not found.is_running:
-        raise NotFound(f"run {found.run_id} is not running any more; `onlinerlhf up` starts one")
-    return found
+        if not found.is_running:
+            raise NotFound(f"run {found.run_id} is not running any more; `onlinerlhf up` starts one")
+        return found
+    files = sorted((home / "runs").glob(f"*/{FILE_NAME}"), key=lambda path: path.stat().st_mtime, reverse=True)
+    for path in files:
+        if (each := read(path.parent)).is_running:
+            return each
+    raise NotFound(
+        f"no platform is up under {home / 'runs'} (--home picks another directory); `onlinerlhf up` starts one"
+    )

@@ -4,6 +4,8 @@ import asyncio
 import time
 from collections.abc import Sequence
 
+import grpc
+
 from onlinerlhf.core.errors import OnlineRLHFError, WaitTimeout
 from onlinerlhf.core.samples import Stage
 from onlinerlhf.learner.bootstrap.progress import Reporter
@@ -13,8 +15,9 @@ from onlinerlhf.local.monitor import Monitor, ledger_view
 from onlinerlhf.local.probes import fresh_channel
 from onlinerlhf.local.report import Outcome, read_steps
 from onlinerlhf.local.running import RunningPlatform
-from onlinerlhf.local.snapshot import LedgerView, Snapshot
+from onlinerlhf.local.snapshot import Snapshot
 from onlinerlhf.local.status import as_line, learner_text
+from onlinerlhf.runtime.ledger import Ledger, LedgerCounts
 from onlinerlhf.v1 import learner_pb2, learner_pb2_grpc
 from onlinerlhf.world.users import UserPrompt, prompts, users
 from onlinerlhf_client import AsyncClient, Submission
@@ -22,6 +25,7 @@ from onlinerlhf_client import AsyncClient, Submission
 POLL_SECONDS = 1.0
 IDLE_POLLS = 5
 """Looks in a row that find nothing on its way before the wait for steps ends."""
+AUDIT_TRIES = 5
 
 
 class Phases:
@@ -79,7 +83,7 @@ class Demo:
             evaluation=Evaluation(sft=sft, ppo=ppo),
             num_submitted=len(train),
             versions_applied=max(0, snapshot.num_updates_applied - 1),
-            ledger=await self._final_ledger(),
+            ledger=ledger_view(await audited_counts(self._monitor.ledger, self._says)),
             seconds=self._clock.total,
             phases=self._clock.seconds,
             steps=read_steps(self._run_dir / "learner" / "steps.jsonl"),
@@ -117,9 +121,7 @@ class Demo:
         self._clock.done("PPO steps")
 
     async def _settle(self) -> Snapshot:
-        async with fresh_channel(self._endpoints.address("learner")) as channel:
-            stub = learner_pb2_grpc.LearnerServiceStub(channel)
-            await stub.Checkpoint(learner_pb2.CheckpointRequest(), timeout=self._settings.settle_seconds)
+        await checkpoint(self._endpoints.address("learner"), timeout_seconds=self._settings.settle_seconds)
         deadline = time.monotonic() + self._settings.settle_seconds
         while True:
             snapshot = await self._monitor.snapshot()
@@ -135,12 +137,32 @@ class Demo:
         self._clock.done("settle")
         return snapshot
 
-    async def _final_ledger(self) -> LedgerView:
-        """The counters, checked against the state of every single sample."""
-        counts, audited = await self._monitor.ledger.counts(), await self._monitor.ledger.audit()
-        if counts != audited:
-            raise OnlineRLHFError(f"the ledger's counters {counts} are not those of its samples {audited}")
-        return ledger_view(counts)
+
+async def checkpoint(learner: str, *, timeout_seconds: float) -> None:
+    """What is learned is on disk."""
+    async with fresh_channel(learner) as channel:
+        stub = learner_pb2_grpc.LearnerServiceStub(channel)
+        try:
+            await stub.Checkpoint(learner_pb2.CheckpointRequest(), timeout=timeout_seconds)
+        except grpc.aio.AioRpcError as error:
+            code = error.code().name
+            raise WaitTimeout(f"the learner wrote no checkpoint within {timeout_seconds:.0f} s ({code})") from None
+
+
+async def audited_counts(ledger: Ledger, says: Reporter, *, pause_seconds: float = POLL_SECONDS) -> LedgerCounts:
+    """The counters, checked against the state of every single sample.
+
+    The states are read one page after another, so the two compare only where no sample moved meanwhile.
+    """
+    for _ in range(AUDIT_TRIES):
+        before, audited, after = await ledger.counts(), await ledger.audit(), await ledger.counts()
+        if before == after:
+            if audited != after:
+                raise OnlineRLHFError(f"the ledger's counters {after} are not those of its samples {audited}")
+            return after
+        await asyncio.sleep(pause_seconds)
+    says.say(f"samples still moved in {AUDIT_TRIES} looks: the ledger's counters were not checked against its samples")
+    return after
 
 
 def is_starved(snapshot: Snapshot) -> bool:

@@ -11,10 +11,12 @@ import json
 import os
 import socket
 import sys
+import tempfile
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from uuid import uuid4
 
 from onlinerlhf.core.errors import ConfigError
 from onlinerlhf.runtime.embedded_redis import redis_server_command
@@ -24,6 +26,17 @@ Sections = dict[str, dict[str, object]]
 
 LOOPBACK = "127.0.0.1"
 ROOMS = ("gateway", "rollout", "reward", "learner")
+OWNED: Mapping[str, str] = {
+    "run.id": "--run names the run",
+    "run.redis_url": "--redis-url names the Redis",
+    "gateway.listen": "--gateway-port chooses the port",
+    **{f"{room}.listen": "its port is chosen by `up`" for room in ("rollout", "reward", "learner")},
+    "rollout.worker_id": "--workers says how many there are; `up` names them",
+    "rollout.staging_dir": "it is in the run directory, which --home and --run choose",
+}
+"""Settings that `up` hands to a process in its environment, where no file could override them: what to use instead."""
+MAX_SOCKET_PATH_BYTES = 107
+"""`sun_path` of a unix socket on Linux, without its final zero."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +76,8 @@ class PlatformPlan:
     redis_url: str
     processes: tuple[ProcessPlan, ...]
     sections: Sections
+    socket_dir: Path
+    """For vLLM's unix sockets, which a killed worker leaves behind; it is removed when the platform stops."""
 
     @property
     def config_path(self) -> Path:
@@ -80,8 +95,9 @@ class PlatformPlan:
         return ("gateway",), rollouts, ("reward",), ("learner",), ("redis",)
 
     def write(self) -> None:
-        """Make the run directory and write the settings."""
+        """Make the directories and write the settings."""
         (self.spec.run_dir / "redis").mkdir(parents=True, exist_ok=True)
+        self.socket_dir.mkdir(mode=0o700)
         self.config_path.write_text(dump_toml(self.sections))
 
 
@@ -96,10 +112,12 @@ def plan(spec: PlatformSpec) -> PlatformPlan:
     rollouts = [_address(next(ports)) for _ in range(spec.rollout_workers)]
     gateway = _address(spec.gateway_port or next(ports))
     environment = shared_environment(os.environ, spec, redis_url)
+    # A run directory's path may be too long for a socket's.
+    sockets = Path(tempfile.gettempdir()) / f"rlhf-{uuid4().hex[:8]}"
     processes = [
         _room("learner", "learner", learner, environment, {}),
         *(
-            _room("rollout", f"rollout-{index}", address, environment, _worker(spec, index))
+            _room("rollout", f"rollout-{index}", address, environment, _worker(spec, index, sockets))
             for index, address in enumerate(rollouts)
         ),
         _room("reward", "reward", reward, environment, {}),
@@ -108,7 +126,9 @@ def plan(spec: PlatformSpec) -> PlatformPlan:
     if spec.redis_url is None:
         processes.insert(0, _redis(spec, redis_port))
     sections = _sections(spec, learner=learner, rollouts=rollouts)
-    return PlatformPlan(spec=spec, redis_url=redis_url, processes=tuple(processes), sections=sections)
+    return PlatformPlan(
+        spec=spec, redis_url=redis_url, processes=tuple(processes), sections=sections, socket_dir=sockets
+    )
 
 
 def shared_environment(inherited: Mapping[str, str], spec: PlatformSpec, redis_url: str) -> dict[str, str]:
@@ -179,11 +199,14 @@ def parse_setting(text: str) -> Sections:
 
 
 def checked_sections(record: Mapping[str, object], where: str) -> Sections:
-    """Sections with a name some process reads; a typing error would otherwise be ignored in silence."""
+    """Sections with a name some process reads, without what `up` owns; either would otherwise be ignored in silence."""
     sections: Sections = {}
     for section, values in record.items():
         if section not in ("run", *ROOMS) or not isinstance(values, dict):
             raise ConfigError(f"{where}: [{section}] is not one of [run], [{'], ['.join(ROOMS)}]")
+        for key in values:
+            if instead := OWNED.get(f"{section}.{key}"):
+                raise ConfigError(f"{where}: {section}.{key} is set by `onlinerlhf up` itself: {instead}")
         sections[section] = values
     return sections
 
@@ -226,11 +249,18 @@ def _address(port: int) -> str:
     return f"{LOOPBACK}:{port}"
 
 
-def _worker(spec: PlatformSpec, index: int) -> dict[str, str]:
+def _worker(spec: PlatformSpec, index: int, sockets: Path) -> dict[str, str]:
     return {
         "ONLINERLHF_ROLLOUT__WORKER_ID": f"rollout-{index}",
         "ONLINERLHF_ROLLOUT__STAGING_DIR": str(spec.run_dir / "staging" / f"rollout-{index}"),
+        **socket_environment(sockets),
     }
+
+
+def socket_environment(directory: Path) -> dict[str, str]:
+    """Has vLLM put its sockets, each named by a UUID, here instead of in the temporary directory; if they can be."""
+    too_long = len(os.fsencode(directory / str(uuid4()))) > MAX_SOCKET_PATH_BYTES
+    return {} if too_long else {"VLLM_RPC_BASE_PATH": str(directory)}
 
 
 def _room(room: str, name: str, address: str, environment: Mapping[str, str], more: Mapping[str, str]) -> ProcessPlan:

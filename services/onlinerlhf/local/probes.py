@@ -86,6 +86,7 @@ async def ask_rollout(channel: grpc.aio.Channel, name: str) -> RolloutView:
         pause_seconds=reply.pause_seconds,
         last_refusal=reply.last_refusal,
         idle_share=reply.idle_share,
+        observed_seconds=reply.observed_seconds,
     )
 
 
@@ -102,5 +103,6 @@ async def ask_learner(channel: grpc.aio.Channel) -> LearnerView:
         num_collected=reply.num_collected,
         batch_size=reply.batch_size,
         idle_share=reply.idle_share,
+        observed_seconds=reply.observed_seconds,
         last_error=reply.last_error,
     )

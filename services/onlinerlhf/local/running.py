@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import shutil
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
@@ -62,10 +63,10 @@ async def running(
 ) -> AsyncIterator[RunningPlatform]:
     """Everything is ready inside the block, and nothing is left running after it."""
     refuse_second_start(plan.spec.run_dir)
-    plan.write()
     platform = RunningPlatform(plan)
     path = plan.spec.run_dir / endpoint_files.FILE_NAME
     try:
+        plan.write()
         async with supervised(
             lambda: plan.drain_order, policy=policy, on_change=lambda: platform.endpoints().write(), report=report
         ) as supervisor:
@@ -80,6 +81,7 @@ async def running(
                 report("draining: gateway, rollout, reward, learner, redis")
     finally:
         path.unlink(missing_ok=True)
+        shutil.rmtree(plan.socket_dir, ignore_errors=True)
 
 
 def start_steps(plan: PlatformPlan) -> tuple[tuple[ProcessPlan, ...], ...]:

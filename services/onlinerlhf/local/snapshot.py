@@ -72,6 +72,8 @@ class RolloutView:
     pause_seconds: float = 0.0
     last_refusal: str = ""
     idle_share: float = 0.0
+    observed_seconds: float = 0.0
+    """The time that `idle_share` is the share of."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,6 +88,8 @@ class LearnerView:
     num_collected: int = 0
     batch_size: int = 0
     idle_share: float = 0.0
+    observed_seconds: float = 0.0
+    """The time that `idle_share` is the share of."""
     last_error: str = ""
 
 

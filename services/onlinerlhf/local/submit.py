@@ -41,31 +41,46 @@ def answer_text(target: str, text: str, *, user_id: str, consent: bool) -> None:
 
 def submit_file(target: str, path: Path, *, user_id: str) -> None:
     """Offer every prompt of a JSON-lines file; refusals are listed and do not end the run."""
-    submissions = list(read_prompts(path, user_id=user_id))
+    prompts = list(read_prompts(path, user_id=user_id))
     refused: Counter[str] = Counter()
     console = Console(stderr=True)
     with Client(target) as client, Progress(console=console, disable=not console.is_terminal) as progress:
-        task = progress.add_task("submitting", total=len(submissions))
-        for number, result in enumerate(client.submit_many(submissions), start=1):
+        task = progress.add_task("submitting", total=len(prompts))
+        results = client.submit_many([submission for _, submission in prompts])
+        for (number, _), result in zip(prompts, results, strict=True):
             if result.error is not None:
                 refused[result.error.reason or type(result.error).__name__] += 1
                 if refused.total() <= REFUSALS_SHOWN:
                     progress.console.print(f"line {number} refused: {result.error}", highlight=False, markup=False)
             progress.advance(task)
     kinds = ", ".join(f"{count} {reason}" for reason, count in refused.most_common())
-    print(f"{len(submissions) - refused.total()} admitted, {refused.total()} refused{f' ({kinds})' if kinds else ''}")
-    if submissions and refused.total() == len(submissions):
+    print(f"{len(prompts) - refused.total()} admitted, {refused.total()} refused{f' ({kinds})' if kinds else ''}")
+    if prompts and refused.total() == len(prompts):
         raise OnlineRLHFError("every prompt was refused")
 
 
-def read_prompts(path: Path, *, user_id: str) -> Iterator[Submission]:
-    """Lines with a `prompt` and, optionally, a `user`."""
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-        if not line.strip():
-            continue
-        try:
-            record = json.loads(line)
-            prompt = record["prompt"]
-        except (ValueError, KeyError, TypeError):
-            raise InvalidInput(f"{path}, line {number}: not a JSON object with a field `prompt`") from None
-        yield Submission(text=prompt, user_id=str(record.get("user", user_id)))
+def read_prompts(path: Path, *, user_id: str) -> Iterator[tuple[int, Submission]]:
+    """Lines with a `prompt` and, optionally, a `user`; each with its number in the file."""
+    for number, line in enumerate(path.read_bytes().split(b"\n"), start=1):
+        if line.strip():
+            try:
+                yield number, parse_prompt(line, user_id=user_id)
+            except ValueError as error:
+                raise InvalidInput(f"{path}, line {number}: {error}") from None
+
+
+def parse_prompt(line: bytes, *, user_id: str) -> Submission:
+    """One line. Raises ValueError, which does not repeat it."""
+    try:
+        record = json.loads(line.decode("utf-8"))
+    except UnicodeDecodeError:
+        raise ValueError("not UTF-8") from None
+    except json.JSONDecodeError:
+        raise ValueError("not JSON") from None
+    if not isinstance(record, dict) or "prompt" not in record:
+        raise ValueError("not a JSON object with a field `prompt`")
+    record = {"user": user_id, **record}
+    for name in ("prompt", "user"):
+        if not isinstance(record[name], str):
+            raise ValueError(f"`{name}` is not a string")
+    return Submission(text=record["prompt"], user_id=record["user"])

@@ -5,11 +5,13 @@ from pathlib import Path
 
 from rich.console import Console
 
+from onlinerlhf.local.endpoints import Endpoints
 from onlinerlhf.local.live import watch
 from onlinerlhf.local.monitor import Monitor
 from onlinerlhf.local.platform import PlatformSpec, Sections, merge, parse_setting, plan, read_config
 from onlinerlhf.local.running import running
 from onlinerlhf.local.signals import OnKill, run_until_signal
+from onlinerlhf.local.snapshot import Snapshot
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,9 +61,17 @@ def up(options: UpOptions) -> None:
 
         async with running(plan(spec), report=say) as platform:
             on_kill(platform.kill_all)
-            say(f"ready: gateway on {platform.endpoints().gateway}, logs in {spec.run_dir / 'logs'}; Ctrl-C drains")
             async with Monitor(platform.endpoints) as monitor:
+                say(ready_line(platform.endpoints(), await monitor.snapshot()))
                 await watch(monitor, console, plain=options.plain)
 
     run_until_signal(main)
     console.print("stopped; nothing is left running", highlight=False)
+
+
+def ready_line(endpoints: Endpoints, snapshot: Snapshot) -> str:
+    """What a newcomer needs to know next."""
+    line = f"ready: gateway on {endpoints.gateway}, logs in {Path(endpoints.run_dir) / 'logs'}; Ctrl-C drains"
+    if snapshot.learner is None:
+        return line
+    return f"{line}; a learner step takes {snapshot.learner.batch_size} responses (learner.batch_size)"

@@ -33,7 +33,13 @@ class SharedScorer:
     async def score(self, items: Sequence[ScoreItem]) -> list[float]:
         """As RewardEngine.score."""
         async with self._turn:
-            return await asyncio.to_thread(self._engine.score, items)
+            job = asyncio.create_task(asyncio.to_thread(self._engine.score, items), name="score")
+            try:
+                return await asyncio.shield(job)
+            except asyncio.CancelledError:
+                # The thread goes on whoever has stopped waiting: the turn is over when it is.
+                await asyncio.wait([job])
+                raise
 
 
 async def run() -> None:

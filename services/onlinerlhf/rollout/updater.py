@@ -104,7 +104,7 @@ class Updater:
             self._refused(error)
             longest_seconds = _LONGEST_BACKOFF_SECONDS
         except NotFound as error:
-            # A newer version took its place while it was fetched, or there is none yet.
+            # A newer version took its place while it was fetched.
             self._failures += 1
             log.info("version is gone", extra={"reason": str(error)})
         except StartupError:
@@ -125,8 +125,6 @@ class Updater:
         manifest = await self._source.manifest(
             have_version=applied, wait_seconds=self._manifest_wait_seconds, full=self._ask_full
         )
-        if manifest.version == 0:
-            raise NotFound("the learner has published nothing yet")
         if manifest.version < applied:
             raise WeightsRefused(f"version {manifest.version} is offered, older than {applied}")
         self.newest_known = max(self.newest_known, manifest.version)

@@ -73,6 +73,9 @@ class RolloutWorker:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Work until `stop`, then finish what was read, or give it back."""
+        # A run that failed may have left tasks that never began, and nobody else takes them off these counts.
+        self._tasks.clear()
+        self._num_unsampled = 0
         async with self._consumer, asyncio.TaskGroup() as group:
             while not stop.is_set():
                 room = await self._room(stop)

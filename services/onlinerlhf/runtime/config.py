@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, m
 from onlinerlhf.core.errors import ConfigError
 
 PREFIX: Final = "ONLINERLHF_"
-SECTIONS: Final = ("run", "gateway", "rollout", "reward", "learner", "local")
+SECTIONS: Final = ("run", "gateway", "rollout", "reward", "learner")
 MAX_MESSAGE_BYTES: Final = 4 * 1024 * 1024
 
 

@@ -139,11 +139,12 @@ async def _keep_running(name: str, task: Background, stop: asyncio.Event, health
         started = loop.time()
         try:
             await task(stop)
-        except StartupError:
-            # The others end by themselves, should a cancellation not reach them.
-            stop.set()
-            raise
         except Exception as error:
+            fatal = _startup_error(error)
+            if fatal is not None:
+                # The others end by themselves, should a cancellation not reach them.
+                stop.set()
+                raise fatal from fatal.__cause__
             log.exception("background task failed", extra={"task": name, "restart_in_seconds": backoff_seconds})
             health.set(name, ok=False, reason=f"failed ({type(error).__name__}), is restarted")
             metrics.BACKGROUND_RESTARTS.labels(name).inc()
@@ -219,6 +220,14 @@ def _metrics_server(config: ServiceConfig) -> Iterator[None]:
         server.shutdown()
         server.server_close()
         thread.join(timeout=5)
+
+
+def _startup_error(error: Exception) -> StartupError | None:
+    """The error itself, or the first inside what a task group made of it."""
+    if isinstance(error, StartupError):
+        return error
+    found = error.subgroup(StartupError) if isinstance(error, ExceptionGroup) else None
+    return _first(found) if found is not None else None
 
 
 def _first(group: BaseExceptionGroup[StartupError]) -> StartupError:

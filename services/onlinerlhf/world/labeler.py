@@ -37,3 +37,16 @@ def rank(task: Task, responses: Sequence[str], labeler: Labeler, rng: random.Ran
         if response not in seen:
             seen[response] = judge(task, response).score + rng.gauss(0.0, labeler.noise)
     return tuple(sorted(range(len(responses)), key=lambda index: -seen[responses[index]]))
+
+
+def gold_agreement(task: Task, responses: Sequence[str], ranks: Sequence[int]) -> float:
+    """Share of the ranked pairs (0 is best, equal ranks are no pair) in which the gold judge prefers the same response.
+
+    A pair that the judge holds equal counts half. For measuring what a perfect reward model could reach on these
+    rankings; nothing is trained on it. Raises ValueError where no pair is ranked.
+    """
+    golds = [judge(task, response).score for response in responses]
+    gaps = [golds[i] - golds[j] for i, a in enumerate(ranks) for j, b in enumerate(ranks) if a < b]
+    if not gaps:
+        raise ValueError("no two of these responses have different ranks")
+    return sum(0.5 if abs(gap) < 1e-6 else float(gap > 0) for gap in gaps) / len(gaps)

@@ -111,10 +111,17 @@ async def test_a_background_task_that_fails_is_restarted_and_health_says_so_mean
         assert runs == 2
 
 
-async def test_a_background_task_that_cannot_start_ends_the_service() -> None:
-    async def hopeless(stop: asyncio.Event) -> None:
+@pytest.mark.parametrize("in_a_group", [False, True], ids=["raised", "raised in a task group"])
+async def test_a_background_task_that_cannot_start_ends_the_service(in_a_group: bool) -> None:
+    async def fail() -> None:
         await asyncio.sleep(0.05)
         raise StartupError("no such model")
+
+    async def hopeless(stop: asyncio.Event) -> None:
+        if not in_a_group:
+            await fail()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(fail(), name="fail")
 
     async with running(background={"hopeless": hopeless}) as service:
         with pytest.raises(StartupError, match=r"^no such model$"):

@@ -115,7 +115,8 @@ def test_an_oversize_prompt_is_never_tokenised() -> None:
 
 def test_the_order_of_the_screens_decides_the_reason() -> None:
     assert refusal(candidate(b"\xff\x00" + b"x" * 50, user_id="")).reason == "bad_user_id"
-    assert refusal(candidate(b"\xff\x00" + b"x" * 50)).reason == "not_utf8"
-    assert refusal(candidate(b"\x00" + b"x" * 50)).reason == "control_character"
-    assert refusal(candidate(b" " * 50)).reason == "empty"
-    assert refusal(candidate(b"a " * 25)).reason == "too_large"
+    assert refusal(candidate(b"\xff\x00" + b"x" * 50)).reason == "too_large"
+    assert refusal(candidate(b"\xff\x00 ")).reason == "not_utf8"
+    assert refusal(candidate(b"\x00 ")).reason == "control_character"
+    assert refusal(candidate(b" " * 30)).reason == "empty"
+    assert refusal(candidate(b"a " * 15)).reason == "too_many_tokens"

@@ -1,5 +1,6 @@
 """The command line: quick, teaching, one line an error."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -8,8 +9,11 @@ import pytest
 from click.testing import CliRunner
 
 from onlinerlhf.cli import cli
-from onlinerlhf.core.errors import InvalidInput
-from onlinerlhf.local.submit import read_prompts
+from onlinerlhf.local.demo_settings import DEMO
+from onlinerlhf.local.endpoints import Endpoints, ProcessEntry
+from onlinerlhf.local.snapshot import LearnerView, Snapshot
+from onlinerlhf.local.up import ready_line
+from onlinerlhf_client import OnlineRLHFError as ClientError
 
 COMMANDS = ["bootstrap", "demo", "doctor", "status", "submit", "up"]
 HEAVY = ["torch", "vllm", "transformers", "matplotlib", "grpc", "rich", "redis"]
@@ -41,8 +45,8 @@ def test_every_help_shows_an_example(command: str) -> None:
 def test_without_a_platform_the_error_is_one_line_that_says_what_to_do(command: str, tmp_path: Path) -> None:
     done = CliRunner().invoke(cli, [command, "--home", str(tmp_path)])
     assert done.exit_code == 1
-    expected = f"Error: no platform was started under {tmp_path / 'runs'}; `onlinerlhf up` starts one\n"
-    assert done.output == expected
+    where = f"no platform is up under {tmp_path / 'runs'} (--home picks another directory)"
+    assert done.output == f"Error: {where}; `onlinerlhf up` starts one\n"
 
 
 def test_up_without_models_says_how_to_make_them(tmp_path: Path) -> None:
@@ -57,17 +61,49 @@ def test_submit_wants_a_text_or_a_file() -> None:
     assert (done.exit_code, "give either a TEXT or --file" in done.output) == (2, True)
 
 
-def test_a_file_of_prompts_may_name_its_users(tmp_path: Path) -> None:
-    path = tmp_path / "prompts.jsonl"
-    path.write_text('{"prompt": "a"}\n\n{"prompt": "b", "user": "bob"}\n')
-    found = [(each.text, each.user_id) for each in read_prompts(path, user_id="ada")]
-    assert found == [("a", "ada"), ("b", "bob")]
+@pytest.mark.parametrize("source", [["a prompt"], ["--file", __file__]])
+def test_what_cannot_be_kept_from_training_is_not_sent(source: list[str], tmp_path: Path) -> None:
+    done = CliRunner().invoke(cli, ["submit", *source, "--no-consent", "--home", str(tmp_path)])
+    assert (done.exit_code, "--no-consent" in done.output.splitlines()[-1]) == (2, True)
 
 
-@pytest.mark.parametrize("line", ["secret words", '{"text": "secret words"}', '["secret words"]'])
-def test_a_line_that_is_no_prompt_is_named_by_its_number_and_not_repeated(tmp_path: Path, line: str) -> None:
-    path = tmp_path / "prompts.jsonl"
-    path.write_text('{"prompt": "a"}\n' + line + "\n")
-    with pytest.raises(InvalidInput, match="line 2") as refused:
-        list(read_prompts(path, user_id="ada"))
-    assert "secret" not in str(refused.value)
+def test_a_file_of_prompts_cannot_be_answered(tmp_path: Path) -> None:
+    done = CliRunner().invoke(cli, ["submit", "--file", __file__, "--answer", "--home", str(tmp_path)])
+    assert (done.exit_code, "--file goes with neither" in done.output) == (2, True)
+
+
+def test_examples_of_submit_ask_different_things() -> None:
+    text = CliRunner().invoke(cli, ["submit", "--help"]).output
+    prompts = re.findall(r'onlinerlhf submit "(.*?)"', text)
+    assert len(prompts) == len(set(prompts)) == 3
+
+
+def test_demo_help_names_everything_the_verdict_demands() -> None:
+    text = " ".join(CliRunner().invoke(cli, ["demo", "--help"]).output.split())
+    assert f"below {DEMO.min_win_rate:.0%}" in text
+    assert f"at least {DEMO.min_prompts} " in text
+    assert f"fewer than {DEMO.min_versions} new versions" in text
+
+
+def test_a_client_error_in_the_demo_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def refused(home: Path, *, run: str, fast: bool) -> None:
+        raise ClientError(f"{run} was refused, fast {fast}, in {home.name}")
+
+    monkeypatch.setattr("onlinerlhf.local.demo.demo", refused)
+    done = CliRunner().invoke(cli, ["demo", "--home", str(tmp_path / "h")])
+    assert (done.exit_code, done.output) == (1, "Error: demo was refused, fast False, in h\n")
+
+
+def test_the_config_of_up_may_come_from_the_environment(tmp_path: Path) -> None:
+    path = tmp_path / "my.toml"
+    path.write_text("[trainer]\nbatch_size = 64\n")
+    done = CliRunner().invoke(cli, ["up", "--home", str(tmp_path)], env={"ONLINERLHF_CONFIG": str(path)})
+    assert (done.exit_code, "my.toml: [trainer] is not one of" in done.output) == (1, True)
+
+
+def test_the_ready_line_ends_with_what_a_step_takes() -> None:
+    gateway = ProcessEntry(name="gateway", address="127.0.0.1:9", pid=7, restarts=0, state="ready")
+    found = Endpoints(run_id="r", run_dir="/runs/r", redis_url="", supervisor_pid=1, processes=(gateway,))
+    line = ready_line(found, Snapshot(learner=LearnerView(batch_size=32)))
+    assert line.startswith("ready: gateway on 127.0.0.1:9, logs in /runs/r/logs; Ctrl-C drains")
+    assert line.endswith("a learner step takes 32 responses (learner.batch_size)")

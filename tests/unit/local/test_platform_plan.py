@@ -1,5 +1,6 @@
 """The plan: ports, settings, environment, order."""
 
+import os
 import tomllib
 from dataclasses import replace
 from itertools import islice
@@ -12,7 +13,9 @@ from onlinerlhf.local import endpoints as endpoint_files
 from onlinerlhf.local import running
 from onlinerlhf.local.endpoints import Endpoints, ProcessEntry
 from onlinerlhf.local.platform import (
+    OWNED,
     PlatformSpec,
+    ProcessPlan,
     dump_toml,
     free_ports,
     merge,
@@ -20,6 +23,7 @@ from onlinerlhf.local.platform import (
     plan,
     read_config,
     shared_environment,
+    socket_environment,
 )
 
 
@@ -92,6 +96,56 @@ def test_a_setting_on_the_command_line_is_read_as_toml_or_else_as_text() -> None
 def test_a_setting_that_names_no_services_key_is_refused(text: str) -> None:
     with pytest.raises(ConfigError):
         parse_setting(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "instead"),
+    [
+        ("run.id=mine", "--run"),
+        ("run.redis_url=redis://127.0.0.1:1/0", "--redis-url"),
+        ("gateway.listen=127.0.0.1:50051", "--gateway-port"),
+        ("learner.listen=127.0.0.1:50052", "chosen by `up`"),
+        ("rollout.worker_id=w", "--workers"),
+        ("rollout.staging_dir=/s", "--home"),
+    ],
+)
+def test_a_setting_that_up_owns_is_refused_and_the_option_named(tmp_path: Path, text: str, instead: str) -> None:
+    name = text.partition("=")[0]
+    with pytest.raises(ConfigError, match=rf"{name} is set by `onlinerlhf up` itself: .*{instead}"):
+        parse_setting(text)
+    section, _, key = name.partition(".")
+    path = tmp_path / "my.toml"
+    path.write_text(dump_toml({section: {key: "x"}}))
+    with pytest.raises(ConfigError, match=rf"my.toml: {name} is set"):
+        read_config(path)
+
+
+def test_the_plan_sets_in_the_environment_only_what_no_file_may(spec: PlatformSpec) -> None:
+    found = {name for process in plan(spec).processes for name in process.environment} - set(os.environ)
+    owned = {f"ONLINERLHF_{name.replace('.', '__').upper()}" for name in OWNED} - set(os.environ)
+    assert {name for name in found if name.startswith("ONLINERLHF_") and "__" in name} == owned
+
+
+def test_sockets_of_the_workers_go_with_the_run(spec: PlatformSpec) -> None:
+    planned = plan(spec)
+    environment = {process.name: process.environment for process in planned.processes}
+    assert environment["rollout-0"]["VLLM_RPC_BASE_PATH"] == str(planned.socket_dir)
+    assert "VLLM_RPC_BASE_PATH" not in environment["learner"]
+    assert not planned.socket_dir.exists()
+
+
+def test_sockets_stay_where_vllm_puts_them_when_their_path_would_be_too_long() -> None:
+    assert socket_environment(Path("/" + "x" * 69)) == {"VLLM_RPC_BASE_PATH": "/" + "x" * 69}
+    assert socket_environment(Path("/" + "x" * 70)) == {}
+
+
+async def test_a_platform_that_cannot_start_leaves_no_socket_directory(spec: PlatformSpec) -> None:
+    broken = ProcessPlan(name="redis", address="", command=("/nowhere/redis",), environment={}, drain_seconds=1.0)
+    planned = replace(plan(spec), processes=(broken,))
+    with pytest.raises(FileNotFoundError):
+        async with running.running(planned, ready_timeout_seconds=5.0):
+            pass
+    assert not planned.socket_dir.exists()
 
 
 def test_a_file_with_a_section_nobody_reads_is_refused(tmp_path: Path) -> None:

@@ -87,10 +87,24 @@ def test_ties_count_half() -> None:
 
 
 def test_a_win_rate_whose_interval_reaches_one_half_fails_the_demo() -> None:
-    check(outcome(num_good=40), DEMO)
+    check(outcome(num_good=200, num_prompts=200), DEMO)
     with pytest.raises(OnlineRLHFError, match="not above 50%"):
         check(outcome(num_good=2), DEMO)
     check(outcome(num_good=2), FAST)
+
+
+def test_a_demo_that_is_to_win_fails_on_every_demand_it_misses() -> None:
+    short = replace(outcome(num_good=10), versions_applied=4)
+    with pytest.raises(OnlineRLHFError) as failed:
+        check(short, DEMO)
+    said = str(failed.value).partition(": ")[2].split("; ")
+    assert said == [
+        "the win rate's 95% interval starts at 47.0%, not above 50%",
+        "the win rate is 62.5%, below 65%",
+        "40 prompts, not 200, compared",
+        "4 versions applied in flight, not 5",
+    ]
+    check(short, FAST)
 
 
 def test_a_ledger_that_does_not_balance_fails_the_demo() -> None:

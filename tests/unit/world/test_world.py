@@ -9,7 +9,7 @@ import pytest
 from onlinerlhf.world.demonstrations import WRITERS, demonstrations, write
 from onlinerlhf.world.draw import sample_task, training_tasks
 from onlinerlhf.world.judge import judge
-from onlinerlhf.world.labeler import LABELERS, Labeler, rank
+from onlinerlhf.world.labeler import LABELERS, Labeler, gold_agreement, rank
 from onlinerlhf.world.tasks import UseCase, is_held_out, normalise
 from onlinerlhf.world.text import documents
 from onlinerlhf.world.users import prompts, users
@@ -125,3 +125,12 @@ def test_labelers_rank_four_to_nine_responses() -> None:
     for count in (3, 10):
         with pytest.raises(ValueError, match="4 to 9"):
             rank(task, ["a"] * count, LABELERS[0], random.Random(0))
+
+
+def test_the_gold_judges_agreement_with_a_ranking_counts_pairs_and_ties_half() -> None:
+    demonstration = next(iter(demonstrations(seed=0)))
+    responses = [demonstration.answer, demonstration.answer, ""]  # an empty answer scores 0
+    assert gold_agreement(demonstration.task, responses, [0, 1, 2]) == pytest.approx(2.5 / 3)
+    assert gold_agreement(demonstration.task, responses, [1, 1, 0]) == 0.0
+    with pytest.raises(ValueError, match="different ranks"):
+        gold_agreement(demonstration.task, responses, [0, 0, 0])

@@ -96,7 +96,7 @@ class Bars:
 
     def say(self, message: str) -> None:
         """Prints above the bars."""
-        self._bars.console.print(message)
+        self._bars.console.print(message, markup=False, highlight=False, emoji=False)
 
 
 @contextmanager
@@ -111,7 +111,7 @@ def reporter(stream: TextIO | None = None) -> Iterator[Reporter]:
         BarColumn(bar_width=30),
         MofNCompleteColumn(),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[detail]}"),
+        TextColumn("{task.fields[detail]}", markup=False),
     )
     with RichProgress(*columns, console=Console(file=stream)) as bars:
         yield Bars(bars)

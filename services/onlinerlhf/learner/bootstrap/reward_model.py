@@ -20,8 +20,7 @@ from onlinerlhf.models.policy import load_policy, prepared
 from onlinerlhf.models.scalar import reward_scores
 from onlinerlhf.models.tokenizer import PromptTokenizer
 from onlinerlhf.world.draw import training_tasks
-from onlinerlhf.world.judge import judge
-from onlinerlhf.world.labeler import LABELERS, MAX_RESPONSES, MIN_RESPONSES, rank
+from onlinerlhf.world.labeler import LABELERS, MAX_RESPONSES, MIN_RESPONSES, gold_agreement, rank
 from onlinerlhf.world.tasks import Task
 
 Item = TypeVar("Item")
@@ -144,22 +143,10 @@ def _chunks(items: Sequence[Item], count: int) -> Iterator[Sequence[Item]]:
         yield items[at : at + count]
 
 
-def judged_scores(tokenizer: PromptTokenizer, rankings: Sequence[Ranking]) -> torch.Tensor:  # [N, K]
-    """What the gold judge says of each response, for measuring only."""
-    scores = torch.zeros(len(rankings), MAX_RESPONSES)
-    for row, ranking in enumerate(rankings):
-        golds = [judge(ranking.task, tokenizer.decode(response)).score for response in ranking.responses]
-        scores[row, : len(golds)] = torch.tensor(golds)
-    return scores
-
-
 def ceiling(tokenizer: PromptTokenizer, rankings: Sequence[Ranking]) -> float:
-    """Pair accuracy of the gold judge itself on these noisy rankings; a pair it holds equal counts as half."""
-    golds = judged_scores(tokenizer, rankings)
-    ranks = torch.full(golds.shape, -1)
-    for row, ranking in enumerate(rankings):
-        ranks[row, : len(ranking.ranks)] = torch.tensor(ranking.ranks)
-    pairs = ranking_pairs(ranks)
-    gaps = golds[:, :, None] - golds[:, None, :]
-    agreed = torch.where(gaps.abs() < 1e-6, 0.5, (gaps > 0).float()) * pairs
-    return float((agreed.sum(dim=(1, 2)) / pairs.sum(dim=(1, 2))).mean())
+    """Pair accuracy that the gold judge itself would get on these noisy rankings, averaged over prompts."""
+    agreements = [
+        gold_agreement(ranking.task, [tokenizer.decode(response) for response in ranking.responses], ranking.ranks)
+        for ranking in rankings
+    ]
+    return sum(agreements) / len(agreements)
