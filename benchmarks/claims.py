@@ -11,7 +11,7 @@ class Claim:
     value: float
     unit: str
     goal: str
-    """Like >=0.85 or <0.1."""
+    """Like >=0.85 or <0.1; `reported` where the figure has no goal."""
     ok: bool
 
     def __str__(self) -> str:

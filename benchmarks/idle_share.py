@@ -43,7 +43,8 @@ def main() -> list[Claim]:
             goal=f"<={MAX_LEARNER_IDLE}",
             ok=learner <= MAX_LEARNER_IDLE,
         ),
-        Claim(name="sampler_idle_share", value=sampler, unit="share", goal="<=1", ok=sampler <= 1),
+        # No goal: beside one learner it is what the machine has left over.
+        Claim(name="sampler_idle_share", value=sampler, unit="share", goal="reported", ok=True),
     ]
 
 
