@@ -86,7 +86,7 @@ async def run() -> None:
 
     async def checkpoint() -> Progress:
         if worker.saver is None:
-            raise Unavailable("the learner is starting")
+            raise Unavailable("the learner is starting, or starting again")
         return await worker.saver.requested()
 
     def register(server: grpc.aio.Server) -> Sequence[str]:

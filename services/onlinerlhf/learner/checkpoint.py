@@ -64,44 +64,54 @@ class CheckpointStore:
         target = self.directory / f"{_PREFIX}{progress.step:08d}"
         staging = target.with_name(target.name + _STAGING)
         try:
-            shutil.rmtree(staging, ignore_errors=True)
-            staging.mkdir(parents=True)
-            _write(staging, ppo, progress)
-            sync_directory(staging)
-            staging.rename(target)
+            # It exists where an earlier try failed at the last sync: only that is left to be done.
+            if not (target.exists() and self._is_good(target)):
+                shutil.rmtree(staging, ignore_errors=True)
+                staging.mkdir(parents=True)
+                _write(staging, ppo, progress)
+                sync_directory(staging)
+                staging.rename(target)
             sync_directory(self.directory)
+            for old in self._complete()[self._keep :]:
+                shutil.rmtree(old, ignore_errors=True)
         except OSError as error:
             raise CheckpointError(f"cannot write {target.name}: {error.strerror or error}") from error
         finally:
             shutil.rmtree(staging, ignore_errors=True)
-        for old in self._complete()[self._keep :]:
-            shutil.rmtree(old, ignore_errors=True)
 
     def load(self, ppo: PPO) -> Progress | None:
-        """Put the newest good checkpoint into the PPO; None: there is none. Broken ones are logged and set aside."""
-        for directory in self._complete():
-            try:
-                _verify(directory)
-            except (CheckpointError, OSError, ValueError) as error:
-                _log.error(
-                    "broken checkpoint set aside, using the one before it",
-                    extra={"checkpoint": directory.name, "error": str(error)},
-                )
-                self._set_aside(directory)
-                continue
-            return _read(directory, ppo)
+        """Put the newest good checkpoint into the PPO; None: there is none. Broken ones are logged and set aside.
+
+        Raises CheckpointError for one that cannot be read: that says nothing about what it holds.
+        """
+        try:
+            for directory in self._complete():
+                if self._is_good(directory):
+                    return _read(directory, ppo)
+        except OSError as error:
+            raise CheckpointError(f"cannot read the checkpoints: {error}") from error
         return None
 
     def _complete(self) -> list[Path]:
         """Newest first."""
-        found = [path for path in self.directory.glob(f"{_PREFIX}*") if path.suffix not in (_STAGING, _BROKEN)]
-        return sorted(found, key=lambda path: path.name, reverse=True)
+        try:
+            names = [path.name for path in self.directory.iterdir()]  # glob would take no permission for no file.
+        except FileNotFoundError:
+            return []
+        found = [name for name in names if name.startswith(_PREFIX) and not name.endswith((_STAGING, _BROKEN))]
+        return [self.directory / name for name in sorted(found, reverse=True)]
 
-    def _set_aside(self, directory: Path) -> None:
-        broken = directory.with_name(directory.name + _BROKEN)
-        for earlier in self.directory.glob(f"*{_BROKEN}"):
-            shutil.rmtree(earlier, ignore_errors=True)
-        directory.rename(broken)
+    def _is_good(self, directory: Path) -> bool:
+        """Whether a checkpoint is what was written; else it is set aside. OSError: it cannot be read."""
+        damage = _damage(directory)
+        if damage:
+            # At most so many: those that had not been acked are delivered again.
+            lost = {"max_acked_samples_lacking": _num_samples(directory)}
+            _log.error("broken checkpoint set aside", extra={"checkpoint": directory.name, "error": damage, **lost})
+            for earlier in self.directory.glob(f"*{_BROKEN}"):
+                shutil.rmtree(earlier, ignore_errors=True)
+            directory.rename(directory.with_name(directory.name + _BROKEN))
+        return not damage
 
 
 def _parts(ppo: PPO) -> dict[str, dict[str, Tensor]]:
@@ -122,11 +132,26 @@ def _write(directory: Path, ppo: PPO, progress: Progress) -> None:
     write_text(json.dumps({name: _checksum(directory / name) for name in names}), directory / _CHECKSUMS)
 
 
-def _verify(directory: Path) -> None:
-    checksums = json.loads((directory / _CHECKSUMS).read_text(encoding="utf-8"))
-    for name, expected in checksums.items():
-        if _checksum(directory / name) != expected:
-            raise CheckpointError(f"{name} does not match its checksum")
+def _damage(directory: Path) -> str:
+    """What is wrong with a checkpoint's content; empty: nothing. OSError, but for a missing file: it cannot be told."""
+    try:
+        checksums = json.loads((directory / _CHECKSUMS).read_text(encoding="utf-8"))
+        for name, expected in dict(checksums).items():
+            if _checksum(directory / name) != expected:
+                return f"{name} does not match its checksum"
+    except (FileNotFoundError, NotADirectoryError) as error:
+        return f"{Path(error.filename).name} is missing"
+    except (ValueError, TypeError):
+        return f"{_CHECKSUMS} cannot be decoded"
+    return ""
+
+
+def _num_samples(directory: Path) -> int | None:
+    """How many samples a checkpoint lists; None where that cannot be read."""
+    try:
+        return len(json.loads((directory / _STATE).read_text(encoding="utf-8"))["samples"])
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
 
 
 def _checksum(path: Path) -> str:

@@ -2,7 +2,7 @@
 
 read -> known already (its checkpoint holds it) -> acked
      -> cannot be decoded or learned from       -> dead letter at once
-     -> waits here -> too far behind the learner when its batch is made -> dropped, stale
+     -> waits here -> too far behind the learner, or ahead of it, when its batch is made -> dropped, stale
                    -> part of a batch
 """
 
@@ -120,7 +120,8 @@ class Collector:
         fresh: deque[GatheredSample] = deque()
         while self._waiting:
             sample = self._waiting.popleft()
-            if version - sample.oldest_version <= self._config.max_staleness:
+            # Only another lineage of weights has versions that this learner has not reached.
+            if 0 <= version - sample.oldest_version <= self._config.max_staleness:
                 fresh.append(sample)
             elif await self._consumer.drop(sample.delivery, DropReason.STALE):
                 self._status.count("dropped_stale")

@@ -23,7 +23,7 @@ class LearnerConfig(ServiceConfig, PPOConfig):
     batch_size: int = Field(default=512, ge=1)
     """Rollouts of one PPO step."""
     max_staleness: int = Field(default=4, ge=0)
-    """A sample whose oldest token is more versions behind the learner than this is dropped."""
+    """A sample whose oldest token is more versions behind the learner than this, or ahead of it, is dropped."""
     max_wait_seconds: float = Field(default=0.0, ge=0)
     """Train on what there is once the oldest gathered sample has waited this long. 0: wait for a full batch."""
     max_steps: int = Field(default=0, ge=0)

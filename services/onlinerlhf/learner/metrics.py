@@ -19,7 +19,7 @@ STALENESS = Histogram(
 )
 CHECKPOINT_FAILURES = Counter("onlinerlhf_learner_checkpoint_failures_total", "Checkpoints that could not be written")
 PUBLISH_FAILURES = Counter("onlinerlhf_learner_publish_failures_total", "Policy versions that could not be published")
-NON_FINITE_STEPS = Counter("onlinerlhf_learner_non_finite_steps_total", "PPO steps undone for NaN or infinity")
+UNDONE_STEPS = Counter("onlinerlhf_learner_undone_steps_total", "PPO steps that failed and were undone", ["error"])
 
 
 def export_step(numbers: Mapping[str, float]) -> None:

@@ -17,7 +17,7 @@ from onlinerlhf.algorithms.batching import PaddedBatch, ScoredRollout, length_bu
 from onlinerlhf.algorithms.policy_loss import ImportanceWeights, importance_weights, policy_loss
 from onlinerlhf.algorithms.rewards import kl_per_token, token_rewards
 from onlinerlhf.algorithms.value_loss import value_loss
-from onlinerlhf.core.errors import NonFiniteLoss
+from onlinerlhf.core.errors import NonFiniteLoss, StartupError
 from onlinerlhf.learner.forward import MicroBatch, micro_batch, response_logprobs, response_values
 from onlinerlhf.learner.optimizer import Optimizer
 from onlinerlhf.learner.ppo_config import PPOConfig
@@ -58,7 +58,10 @@ class PPO:
         self.value_optimizer = Optimizer(value, config, peak_learning_rate=config.value_learning_rate)
 
     def step(self, rollouts: Sequence[ScoredRollout]) -> StepMetrics:
-        """Learn from one batch. Raises NonFiniteLoss with everything as it was before."""
+        """Learn from one batch. Whatever it raises (NonFiniteLoss, no memory), everything is as it was before.
+
+        But StartupError: that could not be restored, and this process must not go on.
+        """
         # 1. Pad the batch.
         batch = pad_batch(rollouts, device=self.policy.device)
         # 2. Old logprobs, reference logprobs and values, by the policy and value net as the batch finds them.
@@ -71,9 +74,10 @@ class PPO:
         with self._all_or_nothing():
             updates = [self._update(batch, evidence, rows) for rows in self._minibatches(batch)]
             self._check_weights()
-        # 6. Metrics.
+            # 6. Metrics.
+            metrics = describe_step(batch, evidence, updates, config=self.config)
         self.num_steps += 1
-        return describe_step(batch, evidence, updates, config=self.config)
+        return metrics
 
     @contextmanager
     def _all_or_nothing(self) -> Iterator[None]:
@@ -85,8 +89,12 @@ class PPO:
             is_done = True
         finally:
             if not is_done:
-                self.policy_optimizer.restore(policy)
-                self.value_optimizer.restore(value)
+                try:
+                    self.policy_optimizer.restore(policy)
+                    self.value_optimizer.restore(value)
+                except RuntimeError as error:
+                    # The device is gone. Weights halfway through a step must not be learned from.
+                    raise StartupError(f"a failed step could not be undone: {error}") from error
                 self.generator.set_state(generator)
 
     @torch.inference_mode()

@@ -7,10 +7,11 @@ checkpoint lists them, and the next start acks them.
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from itertools import groupby
 
-from onlinerlhf.core.errors import CheckpointError
+from onlinerlhf.core.errors import CheckpointError, OnlineRLHFError, Unavailable
 from onlinerlhf.learner import metrics
 from onlinerlhf.learner.checkpoint import CheckpointStore, LearnedSample, Progress
 from onlinerlhf.learner.config import LearnerConfig
@@ -26,7 +27,14 @@ class Saver:
     """Between the loop and the checkpoints."""
 
     def __init__(
-        self, store: CheckpointStore, consumer: Consumer, config: LearnerConfig, status: Status, health: Health
+        self,
+        store: CheckpointStore,
+        consumer: Consumer,
+        config: LearnerConfig,
+        status: Status,
+        health: Health,
+        *,
+        refusals: Counter[str],
     ) -> None:
         self._store = store
         self._consumer = consumer
@@ -37,6 +45,8 @@ class Saver:
         """Learned since the newest checkpoint, by sample id."""
         self._saved: dict[str, LearnedSample] = {}
         """Of the newest checkpoint, by sample id."""
+        self._refusals = refusals
+        """Failed steps of this process, by sample id, of the samples that were in them."""
         self._num_unsaved_steps = 0
         self._has_checkpoint = False
         self._next_try = 0.0
@@ -59,7 +69,9 @@ class Saver:
 
     def add(self, samples: Iterable[LearnedSample]) -> None:
         """A step has learned from these."""
-        self._unsaved.update((sample.sample_id, sample) for sample in samples)
+        for sample in samples:
+            self._unsaved[sample.sample_id] = sample
+            self._refusals.pop(sample.sample_id, None)
         self._num_unsaved_steps += 1
 
     async def resume(self, progress: Progress | None) -> None:
@@ -71,10 +83,10 @@ class Saver:
         num_new = await self._ack(progress.samples)
         _log.info("resumed", extra={"step": progress.step, "acked_now": num_new})
 
-    async def save_if_due(self, ppo: PPO, *, idle_seconds: float) -> None:
-        """After enough steps, when asked to, when samples stay away, or when a failed try is to be repeated."""
+    async def save_if_due(self, ppo: PPO, *, idle_seconds: float, is_done: bool) -> None:
+        """After enough steps or the last, when asked to, when samples stay away, or to repeat a failed try."""
         is_asked = bool(self._requests)
-        is_due = self._num_unsaved_steps >= self._config.checkpoint_every
+        is_due = self._num_unsaved_steps >= (1 if is_done else self._config.checkpoint_every)
         is_idle = self._num_unsaved_steps > 0 and idle_seconds >= self._config.checkpoint_idle_seconds
         is_first = not self._has_checkpoint
         may_try = is_asked or self._status.clock() >= self._next_try
@@ -98,13 +110,22 @@ class Saver:
         self._requests.append(request)
         return await request
 
-    async def refuse(self, deliveries: Sequence[Delivery], *, max_attempts: int) -> None:
-        """A batch that cannot be learned from: its samples are delivered again later, or buried after enough tries."""
+    def close(self) -> None:
+        """Nobody will save any more: those who wait for it are told so."""
+        self._refuse(Unavailable("the learner has stopped"))
+
+    async def refuse(self, deliveries: Sequence[Delivery], kind: str, *, max_refusals: int) -> None:
+        """A batch that cannot be learned from: its samples are delivered again later, or buried after enough tries.
+
+        Counted here rather than by delivery: that also rises with each restart and lost lease.
+        """
         for delivery in deliveries:
-            if delivery.attempt >= max_attempts:
-                await self._consumer.dead_letter(delivery, "non_finite_loss")
+            self._refusals[delivery.sample_id] += 1
+            if self._refusals[delivery.sample_id] >= max_refusals:
+                await self._consumer.dead_letter(delivery, kind)
+                del self._refusals[delivery.sample_id]
             else:
-                await self._consumer.retry_later(delivery, "non_finite_loss")
+                await self._consumer.retry_later(delivery, kind)
 
     async def _write(self, ppo: PPO) -> bool:
         status = self._status
@@ -145,8 +166,8 @@ class Saver:
             if not request.done():
                 request.set_result(progress)
 
-    def _refuse(self, error: CheckpointError) -> None:
+    def _refuse(self, error: OnlineRLHFError) -> None:
         requests, self._requests = self._requests, []
         for request in requests:
             if not request.done():
-                request.set_exception(CheckpointError(str(error)))
+                request.set_exception(type(error)(str(error)))

@@ -1,5 +1,6 @@
 """`steps.jsonl`: one JSON object a step, for reports and plots."""
 
+import errno
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,11 +17,14 @@ class StepLog:
     def append(self, numbers: Mapping[str, float]) -> None:
         """One line. On OSError the file is as it was."""
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        with self._path.open("ab") as stream:
+        line = json.dumps(dict(numbers)).encode() + b"\n"
+        # Unbuffered: a buffer would be written again by the very truncation that is to undo it.
+        with self._path.open("ab", buffering=0) as stream:
             size = stream.tell()
             try:
-                stream.write(json.dumps(dict(numbers)).encode() + b"\n")
-                stream.flush()
+                num_written = stream.write(line)
+                if num_written != len(line):
+                    raise OSError(errno.ENOSPC, f"only {num_written} of {len(line)} bytes were written")
             except OSError:
                 stream.truncate(size)
                 raise

@@ -118,11 +118,13 @@ class VersionStore:
         checksums = json.dumps({entry.name: entry.sha256.hex() for entry in manifest.tensors})
         try:
             write_tensors(tensors, staging, {"format": "pt", "version": str(version), "sha256": checksums})
+            # Read back before the rename: once it has its name, the number is taken.
+            stored = replace(_read(staging), path=path)
             # Not synced further: losing the rename in a power cut loses a version, whose number is not used again.
             staging.rename(path)
         finally:
             staging.unlink(missing_ok=True)
-        self._stored[version] = _read(path)
+        self._stored[version] = stored
         self._forget_old()
         return manifest
 

@@ -11,16 +11,18 @@ weights: a learner that resumes from before a published version publishes its ow
 import asyncio
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+import torch
 from redis.asyncio import Redis
 
 from onlinerlhf.core.errors import NonFiniteLoss, WeightsRefused
 from onlinerlhf.core.samples import Stage
 from onlinerlhf.learner import metrics
-from onlinerlhf.learner.checkpoint import CheckpointStore, LearnedSample
+from onlinerlhf.learner.checkpoint import CheckpointStore, LearnedSample, Progress
 from onlinerlhf.learner.collector import Collector, GatheredSample
 from onlinerlhf.learner.config import LearnerConfig
 from onlinerlhf.learner.ppo import PPO
@@ -38,7 +40,7 @@ _log = logging.getLogger(__name__)
 CONSUMER_NAME = "learner"
 _READ_SECONDS = 0.5
 # A sample of this many failed batches is buried: it may be what makes them fail.
-_MAX_NON_FINITE_ATTEMPTS = 3
+_MAX_REFUSALS = 3
 
 
 class LearnerWorker:
@@ -68,8 +70,9 @@ class LearnerWorker:
         self._is_published = False
         self._next_publish = 0.0
         self._num_failures = 0
+        self._refusals: Counter[str] = Counter()
         self.saver: Saver | None = None
-        """None until the learner has started."""
+        """None until the learner has started, and when it has stopped."""
 
     async def run(self, stop: asyncio.Event) -> None:
         """Learn until `stop`; then finish the step, save, and hand the rest back."""
@@ -85,27 +88,38 @@ class LearnerWorker:
             lease_seconds=self._config.lease_seconds,
             delivery_limit=None,
         )
+        saver = Saver(self._checkpoints, consumer, self._config, self._status, self._health, refusals=self._refusals)
+        self._show(progress or Progress())
+        try:
+            async with consumer:
+                await saver.resume(progress)
+                self.saver = saver
+                await self._start_version(ppo)
+                collector = Collector(
+                    consumer, self._config, self._status, saver, vocab_size=ppo.policy.config.vocab_size
+                )
+                await self._learn(ppo, saver, collector, stop)
+                await saver.save(ppo)
+                await consumer.give_back(collector.deliveries)
+        finally:
+            self.saver = None
+            saver.close()
+        self._status.phase = Phase.STOPPED
+
+    def _show(self, progress: Progress) -> None:
+        """Go on from what was loaded; later steps are forgotten, but not the version numbers they took."""
         status = self._status
-        status.step = status.checkpoint_step = progress.step if progress else 0
-        status.counters = dict(progress.counters) if progress else {}
+        status.step = status.checkpoint_step = progress.step
+        status.version = max(status.version, progress.version)
+        status.counters = dict(progress.counters)
         self._step_log.truncate(status.step)
-        async with consumer:
-            saver = Saver(self._checkpoints, consumer, self._config, status, self._health)
-            await saver.resume(progress)
-            self.saver = saver
-            await self._start_version(ppo)
-            collector = Collector(consumer, self._config, status, saver, vocab_size=ppo.policy.config.vocab_size)
-            status.since = status.clock() if status.since is None else status.since
-            await self._learn(ppo, saver, collector, stop)
-            await saver.save(ppo)
-            await consumer.give_back(collector.deliveries)
-        status.phase = Phase.STOPPED
 
     async def _learn(self, ppo: PPO, saver: Saver, collector: Collector, stop: asyncio.Event) -> None:
         status = self._status
+        status.since = status.clock() if status.since is None else status.since
         collecting_since = status.clock()
         while not stop.is_set():
-            await saver.save_if_due(ppo, idle_seconds=status.clock() - collecting_since)
+            await saver.save_if_due(ppo, idle_seconds=status.clock() - collecting_since, is_done=self._is_done)
             await self._publish_again(ppo)
             paused = self._pause_reason(saver)
             if paused is not None:
@@ -125,9 +139,11 @@ class LearnerWorker:
     def _pause_reason(self, saver: Saver) -> Phase | None:
         if saver.must_pause:
             return Phase.WAITING
-        if self._config.max_steps and self._status.step >= self._config.max_steps:
-            return Phase.DONE
-        return None
+        return Phase.DONE if self._is_done else None
+
+    @property
+    def _is_done(self) -> bool:
+        return 0 < self._config.max_steps <= self._status.step
 
     async def _train(
         self, ppo: PPO, saver: Saver, batch: Sequence[GatheredSample], *, collect_seconds: float, stop: asyncio.Event
@@ -138,7 +154,10 @@ class LearnerWorker:
         started = status.clock()
         try:
             found = await asyncio.to_thread(ppo.step, [rollout for sample in batch for rollout in sample.rollouts])
-        except NonFiniteLoss as error:
+        except torch.AcceleratorError:
+            # The device is gone: no batch's fault, and none is to be buried for it.
+            raise
+        except (NonFiniteLoss, RuntimeError, IndexError) as error:
             await self._refuse_batch(saver, batch, error, stop)
             return
         step_seconds = status.clock() - started
@@ -165,23 +184,25 @@ class LearnerWorker:
         )
 
     async def _refuse_batch(
-        self, saver: Saver, batch: Sequence[GatheredSample], error: NonFiniteLoss, stop: asyncio.Event
+        self, saver: Saver, batch: Sequence[GatheredSample], error: Exception, stop: asyncio.Event
     ) -> None:
         """The step was undone. The samples are tried again in other company; the third time they are buried."""
         self._num_failures += 1
-        self._status.fail("training", str(error))
-        metrics.NON_FINITE_STEPS.inc()
-        _log.error("step undone", extra={"error": str(error), "samples": len(batch), "in_a_row": self._num_failures})
-        await saver.refuse([sample.delivery for sample in batch], max_attempts=_MAX_NON_FINITE_ATTEMPTS)
-        if self._num_failures >= _MAX_NON_FINITE_ATTEMPTS:
-            self._health.set("training", ok=False, reason=f"{self._num_failures} steps in a row: {error}")
+        kind = "non_finite_loss" if isinstance(error, NonFiniteLoss) else type(error).__name__
+        self._status.fail("training", f"{kind}: {error}")
+        metrics.UNDONE_STEPS.labels(kind).inc()
+        extra = {"error": kind, "samples": len(batch), "in_a_row": self._num_failures}
+        _log.error("step undone", extra=extra, exc_info=error)
+        await saver.refuse([sample.delivery for sample in batch], kind, max_refusals=_MAX_REFUSALS)
+        if self._num_failures >= _MAX_REFUSALS:
+            self._health.set("training", ok=False, reason=f"{self._num_failures} steps in a row: {kind}: {error}")
             self._status.phase = Phase.WAITING
             await _wait(stop, self._config.lease_seconds)
 
     async def _start_version(self, ppo: PPO) -> None:
         """Offer the policy as it is now: under the number it has if nothing newer was offered, else a new one."""
         await self._publisher.load()
-        latest = max(await self._latest_version(), self._publisher.newest_version())
+        latest = await self._known_version()
         if latest and await self._publisher.offers(ppo.policy, latest):
             self._status.version = latest
             self._is_published = True
@@ -194,9 +215,13 @@ class LearnerWorker:
 
     async def _take_version(self) -> int:
         """The next number, recorded before its weights can be seen."""
-        known = max(await self._latest_version(), self._publisher.newest_version(), self._status.version)
-        await self._write_latest(known + 1)
-        return known + 1
+        version = await self._known_version() + 1
+        await self._write_latest(version)
+        return version
+
+    async def _known_version(self) -> int:
+        """The highest number that Redis, the version files, the checkpoint or this process has ever seen."""
+        return max(await self._latest_version(), self._publisher.newest_version(), self._status.version)
 
     async def _latest_version(self) -> int:
         key = self._keys.latest_version

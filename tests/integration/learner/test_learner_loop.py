@@ -1,4 +1,5 @@
 import json
+import shutil
 from collections.abc import Collection
 from pathlib import Path
 
@@ -86,13 +87,14 @@ async def test_stale_and_malformed_samples_are_dropped_and_counted_and_the_rest_
     async with learning(client, keys, learner_config(tmp_path, max_staleness=0)) as learner:
         await learner.until(lambda: learner.status.version == 2)
         await source.put_scored(["stale.0"], version=1)
+        await source.put_scored(["future.0"], version=99)
         await source.put("broken.0", b"\xff\xff")
         await source.put("foreign.0", wire.dump_scored(scored_group("foreign.0", version=2, token=999)))
         await source.put_scored(good, version=2)
         await learner.until(lambda: learner.status.checkpoint_step == 2)
-        assert learner.status.counters == {"trained_rollouts": 8, "dropped_stale": 1, "malformed": 2}
+        assert learner.status.counters == {"trained_rollouts": 8, "dropped_stale": 2, "malformed": 2}
     states = await ledger.states()
-    assert states["stale.0"] == "dropped:stale"
+    assert states["stale.0"] == states["future.0"] == "dropped:stale"
     assert states["broken.0"] == "dropped:malformed"
     assert states["foreign.0"] == "dropped:dead_letter"
     assert all(states[sample].startswith("trained:") for sample in good)
@@ -146,6 +148,20 @@ async def test_a_resumed_learner_publishes_under_a_number_above_all_that_were_se
     async with learning(client, keys, learner_config(tmp_path)) as learner:
         await learner.until(lambda: learner.status.since is not None)
         assert learner.status.version == 4
+
+
+async def test_versions_go_on_from_the_checkpoint_where_redis_and_the_version_files_are_lost(
+    client: Redis, keys: RunKeys, source: Source, tmp_path: Path
+) -> None:
+    await source.put_scored([f"p{number}.0" for number in range(4)])
+    async with learning(client, keys, learner_config(tmp_path)) as learner:
+        await learner.until(lambda: learner.status.checkpoint_step == 1)
+    await command(client, "DEL", keys.latest_version)
+    shutil.rmtree(tmp_path / "versions")
+    async with learning(client, keys, learner_config(tmp_path)) as learner:
+        await learner.until(lambda: learner.status.since is not None)
+        assert learner.status.version == 3
+    assert await command(client, "GET", keys.latest_version) == b"3"
 
 
 async def test_a_full_disk_acks_nothing_pauses_learning_and_recovers_by_itself(
@@ -257,6 +273,16 @@ async def test_learning_stops_after_max_steps(
         await learner.until(lambda: learner.status.phase == "done")
         assert learner.status.step == 1
     assert (await ledger.counts()).trained == 4
+
+
+async def test_the_last_steps_are_saved_and_acked_however_rare_checkpoints_are(
+    client: Redis, keys: RunKeys, source: Source, ledger: Ledger, tmp_path: Path
+) -> None:
+    await source.put_scored([f"p{number}.0" for number in range(8)])
+    config = learner_config(tmp_path, max_steps=2, checkpoint_every=10, checkpoint_idle_seconds=1000)
+    async with learning(client, keys, config) as learner:
+        await learner.until(lambda: learner.status.checkpoint_step == 2)
+        assert (await ledger.counts()).trained == 8
 
 
 async def test_a_corrupt_newest_checkpoint_falls_back_to_the_one_before_it(

@@ -1,11 +1,15 @@
+import io
 import logging
+import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from onlinerlhf.core.errors import CheckpointError, StartupError
 from onlinerlhf.learner.checkpoint import CheckpointStore, LearnedSample, Progress
+from onlinerlhf.learner.files import sync_directory
 from onlinerlhf.learner.ppo import PPO
 from unit.learner.tiny import random_rollouts, tiny_ppo
 
@@ -58,7 +62,7 @@ def test_the_newest_two_are_kept(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["step-00000002", "step-00000003"]
 
 
-@pytest.mark.parametrize("damage", ["truncated", "flipped", "missing", "no checksums"])
+@pytest.mark.parametrize("damage", ["truncated", "flipped", "missing", "no checksums", "bad checksums"])
 def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_it_is_used(
     tmp_path: Path, damage: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -73,11 +77,14 @@ def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_it_is_used(
         policy.write_bytes(raw)
     elif damage == "missing":
         policy.unlink()
-    else:
+    elif damage == "no checksums":
         (tmp_path / "step-00000002" / "checksums.json").unlink()
+    else:
+        (tmp_path / "step-00000002" / "checksums.json").write_bytes(b"[7]")
     with caplog.at_level(logging.ERROR):
         assert store.load(tiny_ppo()) == _progress(1)
     assert "broken checkpoint set aside" in caplog.text
+    assert [vars(record)["max_acked_samples_lacking"] for record in caplog.records] == [1]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["step-00000001", "step-00000002.broken"]
     # Step 2 can be reached and saved again.
     ppo = tiny_ppo()
@@ -116,3 +123,52 @@ def test_a_checkpoint_of_another_model_is_refused_by_name(tmp_path: Path) -> Non
     _train(tiny_ppo(tie_word_embeddings=False), store, 1)
     with pytest.raises(StartupError, match=r"step-00000001 does not fit the configured models: .*lm_head"):
         store.load(tiny_ppo())
+
+
+@pytest.mark.parametrize("where", ["checksums.json", "value.safetensors", "."])
+def test_a_checkpoint_that_cannot_be_read_is_no_broken_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    store = CheckpointStore(tmp_path)
+    _train(tiny_ppo(), store, 2)
+    opened, listed = io.open, os.listdir
+
+    def open_(path: Any, *arguments: Any, **settings: Any) -> Any:
+        if Path(path).name == where:
+            raise OSError(5, "Input/output error")
+        return opened(path, *arguments, **settings)
+
+    def list_(path: Any) -> Any:
+        if Path(path) == tmp_path / where:
+            raise OSError(13, "Permission denied")
+        return listed(path)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(io, "open", open_)
+        patched.setattr(os, "listdir", list_)
+        with pytest.raises(CheckpointError, match=r"cannot read the checkpoints: .*(Input/output|Permission)"):
+            store.load(tiny_ppo())
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["step-00000001", "step-00000002"]
+    assert store.load(tiny_ppo()) == _progress(2)
+
+
+@pytest.mark.parametrize("damaged", [False, True])
+def test_a_checkpoint_whose_last_sync_failed_can_be_saved_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, damaged: bool
+) -> None:
+    store, ppo = CheckpointStore(tmp_path), tiny_ppo()
+
+    def fail_after_the_rename(path: Path) -> None:
+        if path == tmp_path:
+            raise OSError(5, "Input/output error")
+        sync_directory(path)
+
+    with monkeypatch.context() as patched:
+        patched.setattr("onlinerlhf.learner.checkpoint.sync_directory", fail_after_the_rename)
+        for _ in range(2):
+            with pytest.raises(CheckpointError, match="cannot write step-00000000: Input/output error"):
+                store.save(ppo, _progress(0))
+    if damaged:
+        (tmp_path / "step-00000000" / "state.json").write_text("{}")
+    store.save(ppo, _progress(0))
+    assert store.load(tiny_ppo()) == _progress(0)

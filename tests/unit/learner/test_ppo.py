@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from onlinerlhf.algorithms.batching import ScoredRollout, pad_batch
-from onlinerlhf.core.errors import NonFiniteLoss
+from onlinerlhf.core.errors import NonFiniteLoss, StartupError
 from onlinerlhf.learner.forward import micro_batch, response_logprobs
 from onlinerlhf.learner.ppo import PPO
 from onlinerlhf.learner.ppo_config import PPOConfig
@@ -121,6 +121,32 @@ def test_a_failed_step_can_be_followed_by_a_good_one_as_if_it_had_not_been() -> 
     clean.step(random_rollouts(8, seed=1))
     expected = _weights(clean)
     assert all(torch.equal(tensor, expected[name]) for name, tensor in _weights(failed).items())
+
+
+def test_a_step_whose_numbers_cannot_be_gathered_is_undone_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    ppo = tiny_ppo()
+    before = _weights(ppo)
+
+    def no_memory(*_: object, **__: object) -> None:
+        raise torch.OutOfMemoryError("no memory")
+
+    monkeypatch.setattr("onlinerlhf.learner.ppo.describe_step", no_memory)
+    with pytest.raises(torch.OutOfMemoryError):
+        ppo.step(random_rollouts(4))
+    assert ppo.num_steps == 0
+    assert all(torch.equal(tensor, before[name]) for name, tensor in _weights(ppo).items())
+
+
+def test_a_step_that_cannot_be_undone_ends_the_learner(monkeypatch: pytest.MonkeyPatch) -> None:
+    ppo = tiny_ppo()
+
+    def gone(_: object) -> None:
+        raise RuntimeError("the device is gone")
+
+    monkeypatch.setattr(ppo.value_optimizer, "restore", gone)
+    poison = [dataclasses.replace(rollout, score=math.inf) for rollout in random_rollouts(4)]
+    with pytest.raises(StartupError, match="could not be undone: the device is gone"):
+        ppo.step(poison)
 
 
 def test_the_learning_rate_rises_over_ten_steps_from_a_tenth_of_its_peak() -> None:

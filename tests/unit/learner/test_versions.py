@@ -130,6 +130,23 @@ def test_a_full_disk_leaves_the_old_version_and_no_half_of_the_new_one(
     assert [path.name for path in store.directory.iterdir()] == ["version-00000001.safetensors"]
 
 
+def test_a_version_that_cannot_be_read_back_does_not_take_its_number(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = _store(tmp_path)
+
+    def fail(path: Path) -> None:
+        raise OSError(24, "Too many open files")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("onlinerlhf.learner.versions._read", fail)
+        with pytest.raises(OSError, match="Too many open files"):
+            store.save(tiny_policy(), 1)
+    assert store.newest is None
+    store.save(tiny_policy(), 1)
+    assert load_file(store.get(1).path).keys() == {entry.name for entry in store.get(1).manifest.tensors}
+
+
 async def test_a_delta_lists_what_differs_from_the_version_that_the_caller_holds(tmp_path: Path) -> None:
     publisher = Publisher(VersionStore(tmp_path / "versions", keep=2))
     await publisher.load()
