@@ -1,4 +1,4 @@
-"""Stream an answer: python answer.py 127.0.0.1:50051 "Name three fruits." """
+"""Stream an answer: python answer.py 127.0.0.1:50051 "name three foods. use commas." """
 
 import sys
 

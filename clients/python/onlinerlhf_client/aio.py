@@ -10,13 +10,12 @@ import grpc
 
 from onlinerlhf.v1 import gateway_pb2, gateway_pb2_grpc
 from onlinerlhf_client import codec
+from onlinerlhf_client.answer_state import AnswerState
 from onlinerlhf_client.channels import OPTIONS
-from onlinerlhf_client.exceptions import OnlineRLHFError, ServerError, Unavailable, from_rpc
+from onlinerlhf_client.exceptions import OnlineRLHFError, Unavailable, from_rpc
 from onlinerlhf_client.retries import Budget, Timeouts
 from onlinerlhf_client.types import (
-    Admission,
     Answer,
-    Completion,
     Receipt,
     Sample,
     Submission,
@@ -179,7 +178,7 @@ class AsyncClient:
             await asyncio.sleep(delay)
 
 
-class AsyncTokenStream:
+class AsyncTokenStream(AnswerState):
     """The tokens of an answer as they come. A retry happens only before the first of them."""
 
     def __init__(
@@ -190,28 +189,12 @@ class AsyncTokenStream:
         *,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
+        super().__init__()
         self._stub = stub
         self._request = request
         self._budget = budget
         self._sleep = sleep
-        self._started = False
-        self._admission: Admission | None = None
-        self._completion: Completion | None = None
         self._tokens = self._run()
-
-    @property
-    def admission(self) -> Admission:
-        """What became of the training offer; known with the first token."""
-        if self._admission is None:
-            raise ServerError("the admission is not known before the first token")
-        return self._admission
-
-    @property
-    def completion(self) -> Completion:
-        """Finish reason and policy versions; known after the last token."""
-        if self._completion is None:
-            raise ServerError("the completion is not known before the last token")
-        return self._completion
 
     def __aiter__(self) -> AsyncIterator[Token]:
         return self._tokens
@@ -248,20 +231,14 @@ class AsyncTokenStream:
         call = self._stub.Generate(self._request, timeout=self._budget.remaining_seconds)
         try:
             async for response in call:
-                match codec.event_from_proto(response):
-                    case Admission() as admission:
-                        self._admission = admission
-                    case Token() as token:
-                        self._started = True
-                        yield token
-                    case Completion() as completion:
-                        self._completion = completion
+                token = self._take(codec.event_from_proto(response))
+                if token is not None:
+                    yield token
         except grpc.RpcError as failed:
             raise from_rpc(failed) from failed
         finally:
             call.cancel()
-        if self._completion is None:
-            raise Unavailable("the answer ended without a completion", code=grpc.StatusCode.UNAVAILABLE)
+        self._check_complete()
 
 
 class _SubmitStream:

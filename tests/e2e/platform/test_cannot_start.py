@@ -43,7 +43,8 @@ def test_a_model_that_cannot_be_loaded_is_named(models: Path, tmp_path: Path) ->
     (broken / "model.safetensors").write_bytes(b"")
     lines = error_lines(up(models.parent, "--reward", str(broken)))
     assert len(lines) == 1
-    assert lines[0].startswith("Error: learner does not start: onlinerlhf learner: cannot load the models: ")
+    assert lines[0].startswith("Error: learner does not start: onlinerlhf learner: cannot load the models (")
+    assert str(broken) in lines[0]
 
 
 def test_an_unknown_setting_is_named(models: Path) -> None:
