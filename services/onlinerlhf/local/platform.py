@@ -19,6 +19,7 @@ from pathlib import Path
 from uuid import uuid4
 
 from onlinerlhf.core.errors import ConfigError
+from onlinerlhf.local.staleness import samples_ahead
 from onlinerlhf.runtime.embedded_redis import redis_server_command
 
 Sections = dict[str, dict[str, object]]
@@ -242,7 +243,9 @@ def _sections(spec: PlatformSpec, *, learner: str, rollouts: Sequence[str]) -> S
             "output_dir": spec.run_dir / "learner",
         },
     }
-    return merge(own, spec.overrides)
+    sections = merge(own, spec.overrides)
+    sections["rollout"].setdefault("max_samples_ahead", samples_ahead(sections))
+    return sections
 
 
 def _address(port: int) -> str:
