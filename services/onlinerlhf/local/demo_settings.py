@@ -14,11 +14,11 @@ class DemoSettings:
     num_users: int = 60
     num_prompts: int = 768
     """Training prompts, from the train users."""
-    max_epochs: int = 3
+    max_epochs: int = 5
     num_responses: int = 2
     """Responses a sample; a batch counts responses."""
     batch_size: int = 128
-    num_held_out: int = 300
+    num_held_out: int = 600
     """Evaluation prompts, from the held-out users."""
     max_tokens: int = 40
     learn_seconds: float = 420.0
