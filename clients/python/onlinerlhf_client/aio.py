@@ -145,13 +145,7 @@ class AsyncClient:
             idempotency_key=idempotency_key,
             timeout=timeout,
         ) as stream:
-            tokens = [token async for token in stream]
-            return Answer(
-                text="".join(token.text for token in tokens),
-                token_ids=tuple(token_id for token in tokens for token_id in token.token_ids),
-                completion=stream.completion,
-                admission=stream.admission,
-            )
+            return stream._whole([token async for token in stream])
 
     async def get_sample(
         self,

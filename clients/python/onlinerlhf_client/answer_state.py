@@ -1,9 +1,11 @@
 """What is known of an answer while its tokens come: the part that both token streams share."""
 
+from collections.abc import Sequence
+
 import grpc
 
 from onlinerlhf_client.exceptions import ServerError, Unavailable
-from onlinerlhf_client.types import Admission, Completion, Token
+from onlinerlhf_client.types import Admission, Answer, Completion, Token
 
 
 class AnswerState:
@@ -43,3 +45,12 @@ class AnswerState:
     def _check_complete(self) -> None:
         if self._completion is None:
             raise Unavailable("the answer ended without a completion", code=grpc.StatusCode.UNAVAILABLE)
+
+    def _whole(self, tokens: Sequence[Token]) -> Answer:
+        """The answer that all its tokens make."""
+        return Answer(
+            text="".join(token.text for token in tokens),
+            token_ids=tuple(token_id for token in tokens for token_id in token.token_ids),
+            completion=self.completion,
+            admission=self.admission,
+        )

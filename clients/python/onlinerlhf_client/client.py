@@ -136,13 +136,7 @@ class Client:
             idempotency_key=idempotency_key,
             timeout=timeout,
         ) as stream:
-            tokens = list(stream)
-            return Answer(
-                text="".join(token.text for token in tokens),
-                token_ids=tuple(token_id for token in tokens for token_id in token.token_ids),
-                completion=stream.completion,
-                admission=stream.admission,
-            )
+            return stream._whole(list(stream))
 
     def get_sample(self, sample_id: str, *, timeout: float | None = None) -> Sample:
         """Where a sample is now."""

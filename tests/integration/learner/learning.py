@@ -8,6 +8,7 @@ from random import Random
 
 from redis.asyncio import Redis
 
+from integration.streams.support import put
 from onlinerlhf.core.samples import (
     FinishReason,
     Prompt,
@@ -28,19 +29,7 @@ from onlinerlhf.learner.worker import LearnerWorker
 from onlinerlhf.runtime import wire
 from onlinerlhf.runtime.health import Health
 from onlinerlhf.runtime.keys import RunKeys
-from onlinerlhf.runtime.ledger import LUA_TRANSITION
-from onlinerlhf.runtime.redis import Script
 from unit.learner.tiny import VOCAB, tiny_ppo
-
-_ADMIT = Script(
-    LUA_TRANSITION
-    + """
--- KEYS states, counts, stream. ARGV sample, stage, data.
-if not ledger_admit(KEYS[1], KEYS[2], ARGV[1], ARGV[2]) then return 0 end
-redis.call('XADD', KEYS[3], '*', 'id', ARGV[1], 'data', ARGV[3])
-return 1
-"""
-)
 
 
 def scored_group(
@@ -91,11 +80,7 @@ class Source:
         self._keys = keys
 
     async def put(self, sample_id: str, payload: bytes) -> None:
-        await _ADMIT.run(
-            self._client,
-            [self._keys.ledger_states, self._keys.ledger_counts, self._keys.stream(Stage.SCORED)],
-            [sample_id, Stage.SCORED, payload],
-        )
+        await put(self._client, self._keys, sample_id, payload, stage=Stage.SCORED)
 
     async def put_scored(self, sample_ids: Sequence[str], **settings: float) -> None:
         for sample_id in sample_ids:

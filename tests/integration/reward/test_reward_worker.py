@@ -7,7 +7,7 @@ from pathlib import Path
 
 from redis.asyncio import Redis
 
-from integration.streams.support import eventually
+from integration.streams.support import eventually, put
 from onlinerlhf.core.samples import (
     FinishReason,
     Prompt,
@@ -22,19 +22,11 @@ from onlinerlhf.reward.engine import ScoreItem, ScoringFailed
 from onlinerlhf.reward.worker import RewardWorker
 from onlinerlhf.runtime import wire
 from onlinerlhf.runtime.keys import RunKeys
-from onlinerlhf.runtime.ledger import LUA_TRANSITION, Ledger
-from onlinerlhf.runtime.redis import Patience, Script, command
+from onlinerlhf.runtime.ledger import Ledger
+from onlinerlhf.runtime.redis import Patience, command
 from onlinerlhf.runtime.streams import Consumer, Streams
 
 POISON_TOKEN = 666
-ADMIT = Script(
-    LUA_TRANSITION
-    + """
-ledger_admit(KEYS[1], KEYS[2], ARGV[1], 'rollouts')
-redis.call('XADD', KEYS[3], '*', 'id', ARGV[1], 'data', ARGV[2])
-return 1
-"""
-)
 
 
 class LengthScorer:
@@ -66,10 +58,6 @@ def group(sample_id: str, *responses: tuple[int, ...]) -> bytes:
     return wire.dump_group(RolloutGroup(prompt=prompt, sampling=sampling, rollouts=rollouts, worker_id="w"))
 
 
-async def put(client: Redis, keys: RunKeys, sample_id: str, payload: bytes) -> None:
-    await ADMIT.run(client, [keys.ledger_states, keys.ledger_counts, keys.stream(Stage.ROLLOUTS)], [sample_id, payload])
-
-
 @asynccontextmanager
 async def working(client: Redis, keys: RunKeys, patience: Patience, streams: Streams) -> AsyncIterator[None]:
     """A reward worker for the length of the block; it must drain cleanly."""
@@ -87,8 +75,8 @@ async def working(client: Redis, keys: RunKeys, patience: Patience, streams: Str
 async def test_each_response_gets_its_score_and_the_version_that_gave_it(
     client: Redis, keys: RunKeys, patience: Patience, streams: Streams, ledger: Ledger
 ) -> None:
-    await put(client, keys, "a", group("a", (5, 6, 7), (5,)))
-    await put(client, keys, "b", group("b", (5, 6)))
+    await put(client, keys, "a", group("a", (5, 6, 7), (5,)), stage=Stage.ROLLOUTS)
+    await put(client, keys, "b", group("b", (5, 6)), stage=Stage.ROLLOUTS)
     async with working(client, keys, patience, streams):
         await eventually(lambda: _is(ledger, {"a": "scored", "b": "scored"}))
     entries = await command(client, "XRANGE", keys.stream(Stage.SCORED), "-", "+")
@@ -101,10 +89,10 @@ async def test_each_response_gets_its_score_and_the_version_that_gave_it(
 async def test_what_cannot_be_scored_is_retried_then_dead_lettered_and_its_neighbours_flow(
     client: Redis, keys: RunKeys, patience: Patience, streams: Streams, ledger: Ledger
 ) -> None:
-    await put(client, keys, "good-1", group("good-1", (5,)))
-    await put(client, keys, "poison", group("poison", (5, POISON_TOKEN)))
-    await put(client, keys, "good-2", group("good-2", (5, 6)))
-    await put(client, keys, "garbled", b"\xff\xff not protobuf")
+    await put(client, keys, "good-1", group("good-1", (5,)), stage=Stage.ROLLOUTS)
+    await put(client, keys, "poison", group("poison", (5, POISON_TOKEN)), stage=Stage.ROLLOUTS)
+    await put(client, keys, "good-2", group("good-2", (5, 6)), stage=Stage.ROLLOUTS)
+    await put(client, keys, "garbled", b"\xff\xff not protobuf", stage=Stage.ROLLOUTS)
     ends = {
         "good-1": "scored", "good-2": "scored", "poison": "dropped:dead_letter", "garbled": "dropped:malformed",
     }  # fmt: skip

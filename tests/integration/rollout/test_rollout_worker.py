@@ -8,7 +8,7 @@ from pathlib import Path
 
 from redis.asyncio import Redis
 
-from integration.streams.support import eventually, pending
+from integration.streams.support import eventually, pending, put
 from onlinerlhf.core.errors import InvalidInput, Unavailable
 from onlinerlhf.core.samples import FinishReason, Prompt, Rollout, SamplingSpec, Stage, VersionSpan
 from onlinerlhf.rollout.config import RolloutConfig
@@ -16,18 +16,9 @@ from onlinerlhf.rollout.worker import RolloutWorker
 from onlinerlhf.runtime import wire
 from onlinerlhf.runtime.consumer import RETURNED
 from onlinerlhf.runtime.keys import RunKeys
-from onlinerlhf.runtime.ledger import LUA_TRANSITION, Ledger
-from onlinerlhf.runtime.redis import Patience, Script, command
+from onlinerlhf.runtime.ledger import Ledger
+from onlinerlhf.runtime.redis import Patience, command
 from onlinerlhf.runtime.streams import Consumer, Streams
-
-ADMIT = Script(
-    LUA_TRANSITION
-    + """
-ledger_admit(KEYS[1], KEYS[2], ARGV[1], 'prompts')
-redis.call('XADD', KEYS[3], '*', 'id', ARGV[1], 'data', ARGV[2])
-return 1
-"""
-)
 
 
 @dataclass
@@ -80,8 +71,8 @@ class Bench:
                 sample_id=sample_id, prompt_id="p", user_id="u", text="t", token_ids=(1, 2, 3), epoch=0,
                 admitted_at_seconds=1.0,
             )  # fmt: skip
-            keys = [self.keys.ledger_states, self.keys.ledger_counts, self.keys.stream(Stage.PROMPTS)]
-            await ADMIT.run(self.client, keys, [sample_id, wire.dump_prompt(prompt) if payload is None else payload])
+            data = wire.dump_prompt(prompt) if payload is None else payload
+            await put(self.client, self.keys, sample_id, data, stage=Stage.PROMPTS)
 
     async def has(self, stage: Stage, count: int) -> None:
         async def check() -> bool:

@@ -49,16 +49,17 @@ asyncio.run(main(*sys.argv[1:]))
 """A process that reads and then hangs."""
 
 
+async def put(client: Redis, keys: RunKeys, sample_id: str, payload: bytes, *, stage: Stage) -> None:
+    """A sample into a stage, as its producer would. May be repeated."""
+    await _ADMIT.run(client, [keys.ledger_states, keys.ledger_counts, keys.stream(stage)], [sample_id, stage, payload])
+
+
 def admitter(client: Redis, keys: RunKeys) -> Admit:
-    """Puts samples into a stage, as its producer would. May be repeated."""
+    """Puts samples with made-up payloads into a stage."""
 
     async def admit(*sample_ids: str, stage: Stage = Stage.PROMPTS) -> None:
         for sample_id in sample_ids:
-            await _ADMIT.run(
-                client,
-                [keys.ledger_states, keys.ledger_counts, keys.stream(stage)],
-                [sample_id, stage, f"payload of {sample_id}"],
-            )
+            await put(client, keys, sample_id, f"payload of {sample_id}".encode(), stage=stage)
 
     return admit
 
