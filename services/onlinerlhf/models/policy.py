@@ -11,6 +11,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from onlinerlhf.core.errors import ConfigError
+from onlinerlhf.models.attention import PACKABLE
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja")
 # Logits are made for this many elements at a time (256 MiB in float32), or for all if they fit.
@@ -27,13 +28,17 @@ def load_policy(path: Path | str, *, dtype: torch.dtype = torch.float32) -> PreT
 
 
 def prepared(model: Any) -> PreTrainedModel:
-    """Switches off what would make two passes over the same tokens differ: dropout in every layer, and the cache."""
+    """Switches off what would make two passes over the same tokens differ: dropout in every layer, and the cache.
+
+    Its attention takes packed sequences from now on, too.
+    """
     for module in model.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0
         if isinstance(getattr(module, "attention_dropout", None), float):
             module.attention_dropout = 0.0
     model.config.use_cache = False
+    model.set_attn_implementation(PACKABLE)
     model.eval()
     return model
 

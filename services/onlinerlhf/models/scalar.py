@@ -32,10 +32,10 @@ def reward_scores(
     The last token is found by the attention mask (padding on the right), never by comparing ids with the padding
     token, which may be the end token itself.
     """
-    hidden = _backbone(model)(input_ids=input_ids, attention_mask=attention_mask, use_cache=False).last_hidden_state
+    hidden = backbone(model)(input_ids=input_ids, attention_mask=attention_mask, use_cache=False).last_hidden_state
     last = attention_mask.sum(dim=1) - 1
     states = hidden[torch.arange(len(last), device=hidden.device), last]
-    return _head(model)(states).squeeze(-1).float() - score_offset(model)  # type: ignore[no-any-return]
+    return score_head(model)(states).squeeze(-1).float() - score_offset(model)  # type: ignore[no-any-return]
 
 
 def score_offset(model: PreTrainedModel) -> float:
@@ -50,8 +50,8 @@ def value_model_from_reward(path: Path | str, *, dtype: torch.dtype = torch.floa
     config.architectures = None
     config.num_labels = 1
     value: Any = AutoModelForTokenClassification.from_config(config, dtype=dtype)
-    _backbone(value).load_state_dict(_backbone(reward).state_dict())
-    source, head = _head(reward), _head(value)
+    backbone(value).load_state_dict(backbone(reward).state_dict())
+    source, head = score_head(reward), score_head(value)
     with torch.no_grad():
         head.weight.copy_(source.weight)
         head.bias.fill_(-score_offset(reward))
@@ -71,15 +71,16 @@ def token_values(
     attention_mask: torch.Tensor,  # [B, T]
 ) -> torch.Tensor:  # [B, T]
     """The value after each token, float32. Values at padding have no meaning."""
-    hidden = _backbone(model)(input_ids=input_ids, attention_mask=attention_mask, use_cache=False).last_hidden_state
-    return _head(model)(hidden).squeeze(-1).float()  # type: ignore[no-any-return]
+    hidden = backbone(model)(input_ids=input_ids, attention_mask=attention_mask, use_cache=False).last_hidden_state
+    return score_head(model)(hidden).squeeze(-1).float()  # type: ignore[no-any-return]
 
 
-def _backbone(model: PreTrainedModel) -> Any:
+def backbone(model: PreTrainedModel) -> Any:
+    """The model without its head."""
     return model.base_model
 
 
-def _head(model: PreTrainedModel) -> Any:
+def score_head(model: PreTrainedModel) -> Any:
     """The linear layer from hidden states to the one output; families name it differently."""
     for name in ("score", "classifier"):
         head = getattr(model, name, None)
