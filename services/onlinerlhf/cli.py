@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from onlinerlhf.cli_train import train
 from onlinerlhf.core.errors import OnlineRLHFError
 
 HOME = ".onlinerlhf"
@@ -87,6 +88,9 @@ def bootstrap(home: Path, out: Path | None, seed: int, scale: str) -> None:
     bootstrap_command(out or home / "models", seed, scale)
 
 
+cli.add_command(train)
+
+
 @cli.command()
 @home_option
 @click.option(
@@ -144,6 +148,28 @@ def demo(home: Path, run: str, fast: bool) -> None:
 
     with client_errors():
         command.demo(home, run=run, fast=fast)
+
+
+@cli.command()
+@home_option
+@click.option("--seed", "seeds", multiple=True, type=int, default=(1, 2, 3), show_default=True, help="May be repeated.")
+@click.option(
+    "--out", type=click.Path(file_okay=False, path_type=Path), help="Where to write.  [default: HOME/reproduce/report]"
+)
+@click.option("--fast", is_flag=True, help="Tiny models and a few steps: shows the machinery, proves nothing.")
+def reproduce(home: Path, seeds: tuple[int, ...], out: Path | None, fast: bool) -> None:
+    """InstructGPT in miniature: base, prompted base, SFT, PPO and PPO-ptx, compared by the gold judge.
+
+    Trains and measures each seed from nothing, writes a page with a table and two plots, and prints what it shows, a
+    claim a line; exits with 1 when one does not hold. What is done is kept: the same command goes on where it stopped.
+
+    \b
+      onlinerlhf reproduce
+      onlinerlhf reproduce --seed 4 --seed 5 --out /tmp/report
+    """
+    from onlinerlhf.local.reproduce.command import reproduce as command
+
+    command(home, seeds=seeds, out=out, fast=fast)
 
 
 @cli.command()

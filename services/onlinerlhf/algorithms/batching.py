@@ -1,4 +1,4 @@
-"""From ragged rollouts to padded tensors, and back to compact micro-batches."""
+"""From ragged rollouts to padded tensors, and the split of their rows into minibatches and micro-batches."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,6 +19,10 @@ class ScoredRollout:
     """The reward model's, of prompt and response."""
     temperature: float = 1.0
     """Divided the logits when the response was sampled, and divides them in every pass of the learner."""
+    is_finished: bool = True
+    """Whether the response ended by itself (EOS or a stop string), by its finish reason; else it was cut off."""
+    group: int = 0
+    """Equal for responses to the same prompt."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +39,10 @@ class PaddedBatch:
     """[B] float32."""
     temperatures: Tensor
     """[B] float32."""
+    is_finished: Tensor
+    """[B] bool."""
+    groups: Tensor
+    """[B] int64."""
     lengths: tuple[int, ...]
     """Prompt and response tokens of each row."""
 
@@ -65,29 +73,37 @@ def pad_batch(rollouts: Sequence[ScoredRollout], *, device: torch.device | str =
         behaviour_logprobs=behaviour_logprobs.to(device),
         scores=torch.tensor([rollout.score for rollout in rollouts], dtype=torch.float32, device=device),
         temperatures=torch.tensor([rollout.temperature for rollout in rollouts], dtype=torch.float32, device=device),
+        is_finished=torch.tensor([rollout.is_finished for rollout in rollouts], device=device),
+        groups=torch.tensor([rollout.group for rollout in rollouts], device=device),
         lengths=lengths,
     )
 
 
-def length_buckets(
-    lengths: Sequence[int], *, max_tokens: int, min_tokens: int = 2048, max_waste: float = 0.1
-) -> list[list[int]]:
-    """Split rows into micro-batches of like length: every row in exactly one, longest first.
+def pack_rows(lengths: Sequence[int], *, max_tokens: int) -> list[list[int]]:
+    """Rows into micro-batches of at most `max_tokens` tokens: every row in exactly one, longest first.
 
-    A bucket is padded to its longest row and holds at most `max_tokens` positions, padding included (a longer row
-    stands alone). Once it holds `min_tokens`, a row that would be padded by more than the share `max_waste` of its
-    bucket's width opens the next one: below that size, one larger pass costs less than two small ones.
+    A longer row stands alone. Rows of like length go together, which is what packed attention likes.
     """
-    buckets: list[list[int]] = []
-    width = 0
+    bins: list[list[int]] = []
+    room = 0
     for row in sorted(range(len(lengths)), key=lambda row: -lengths[row]):
-        padded = (len(buckets[-1]) + 1) * width if buckets else 0
-        is_full = padded > max_tokens or (padded - width >= min_tokens and lengths[row] < (1 - max_waste) * width)
-        if not buckets or is_full:
-            buckets.append([])
-            width = lengths[row]
-        buckets[-1].append(row)
-    return buckets
+        if not bins or lengths[row] > room:
+            bins.append([])
+            room = max_tokens
+        bins[-1].append(row)
+        room -= lengths[row]
+    return bins
+
+
+def share_rows(lengths: Sequence[int], num_shares: int) -> list[list[int]]:
+    """Rows dealt out to the ranks so that their tokens differ little: longest first, each to the least laden."""
+    shares: list[list[int]] = [[] for _ in range(num_shares)]
+    loads = [0] * num_shares
+    for row in sorted(range(len(lengths)), key=lambda row: -lengths[row]):
+        least = loads.index(min(loads))
+        shares[least].append(row)
+        loads[least] += lengths[row]
+    return shares
 
 
 def split_minibatches(

@@ -36,3 +36,12 @@ def masked_whiten(x: Tensor, mask: Tensor, *, epsilon: float = 1e-8) -> Tensor:
     """
     whitened = (x - masked_mean(x, mask)) * torch.rsqrt(masked_var(x, mask) + epsilon)
     return torch.where(mask, whitened, 0)
+
+
+def masked_scale(x: Tensor, mask: Tensor, *, epsilon: float = 1e-8) -> Tensor:
+    """Scale the marked entries to variance 1 around the mean that they have and keep; unmarked ones become 0.
+
+    (x - mean) / sqrt(var + epsilon) + mean, mean and variance over all marked entries together.
+    x, mask: [B, T] -> [B, T].
+    """
+    return torch.where(mask, masked_whiten(x, mask, epsilon=epsilon) + masked_mean(x, mask), 0)

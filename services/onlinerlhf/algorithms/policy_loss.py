@@ -34,7 +34,7 @@ def importance_weights(
     """
     log_ratio = torch.where(response_mask, old_logprobs - behaviour_logprobs, 0).detach()
     raw = log_ratio.exp()
-    weights = raw.clamp(max=max_weight)
+    weights = torch.where(response_mask, raw.clamp(max=max_weight), 1)
     return ImportanceWeights(
         weights=weights,
         mean=masked_mean(weights, response_mask).item(),

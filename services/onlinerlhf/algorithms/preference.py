@@ -23,11 +23,13 @@ def preference_loss(
 
     All pairs of one prompt are one batch element: with a full ranking |pairs| = K(K-1)/2, so a prompt with many
     ranked responses weighs as much as one with few. Ties and missing responses are pairs left out of the mask; every
-    prompt must keep at least one.
+    prompt must keep at least one. Scores of responses in no pair never influence the result, be they NaN.
     """
     num_pairs = pair_mask.sum(dim=(1, 2))  # [N]
     if bool((num_pairs == 0).any()):
         raise ValueError("every prompt needs at least one preferred pair")
+    in_a_pair = pair_mask.any(dim=1) | pair_mask.any(dim=2)  # [N, K]
+    scores = torch.where(in_a_pair, scores, 0)
     gaps = scores[:, :, None] - scores[:, None, :]  # [N, K, K]
     per_prompt = -(logsigmoid(gaps) * pair_mask).sum(dim=(1, 2)) / num_pairs  # [N]
     right = ((gaps > 0) & pair_mask).sum(dim=(1, 2)) / num_pairs

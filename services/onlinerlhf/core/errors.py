@@ -16,6 +16,7 @@ OnlineRLHFError
 │   └── NonFiniteWeights
 ├── CheckpointError          could not be written or read                 INTERNAL
 ├── NonFiniteLoss            a training step produced NaN or infinity     INTERNAL
+├── DataError                a row of a training file cannot be used      -
 └── StartupError             a service cannot start; one line says why    -
     └── ConfigError
 """
@@ -90,6 +91,10 @@ class CheckpointError(OnlineRLHFError):
 
 class NonFiniteLoss(OnlineRLHFError):
     """A training step produced NaN or infinity; the step was not applied."""
+
+
+class DataError(OnlineRLHFError):
+    """A training file, or a row of it, cannot be used; the message names file, row and field."""
 
 
 class StartupError(OnlineRLHFError):

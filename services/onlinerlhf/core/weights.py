@@ -2,6 +2,16 @@
 
 import hashlib
 from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Line(StrEnum):
+    """Which weights of a version: each line has its own under the same number."""
+
+    POLICY = "policy"
+    """Those that are trained."""
+    EMA = "ema"
+    """Their exponential moving average."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,44 +7,26 @@ from functools import partial
 from pathlib import Path
 
 import grpc
-import torch
 from transformers.utils.logging import disable_progress_bar
 
 from onlinerlhf.core.errors import StartupError, Unavailable
+from onlinerlhf.learner.build import build_ppo
 from onlinerlhf.learner.checkpoint import Progress
 from onlinerlhf.learner.config import LearnerConfig
-from onlinerlhf.learner.ppo import PPO
-from onlinerlhf.learner.publisher import Publisher
+from onlinerlhf.learner.followers import follow, leading
+from onlinerlhf.learner.lines import open_lines
+from onlinerlhf.learner.ranks import Ranks
 from onlinerlhf.learner.service import LearnerServicer
+from onlinerlhf.learner.sharding import meeting
 from onlinerlhf.learner.status import Status
-from onlinerlhf.learner.versions import VersionStore
 from onlinerlhf.learner.weight_service import WeightServicer
 from onlinerlhf.learner.worker import LearnerWorker
-from onlinerlhf.models.policy import load_policy
-from onlinerlhf.models.scalar import value_model_from_reward
 from onlinerlhf.runtime import config as configs
 from onlinerlhf.runtime import logs, redis, serving
+from onlinerlhf.runtime.config import RunConfig
 from onlinerlhf.runtime.health import Health
 from onlinerlhf.runtime.keys import RunKeys
 from onlinerlhf.v1 import learner_pb2, learner_pb2_grpc, weights_pb2, weights_pb2_grpc
-
-
-def build_ppo(config: LearnerConfig) -> PPO:
-    """Models as they start: the policy, its frozen reference, and a value network that starts as the reward model."""
-    if config.num_threads:
-        torch.set_num_threads(config.num_threads)
-    try:
-        policy = load_policy(config.policy_dir)
-        reference = load_policy(config.reference_dir or config.policy_dir)
-        value = value_model_from_reward(config.reward_dir)
-    except (OSError, ValueError) as error:
-        where = f"policy {config.policy_dir}, reward model {config.reward_dir}"
-        raise StartupError(f"cannot load the models ({where}): {error}") from error
-    if reference.config.vocab_size != policy.config.vocab_size or value.config.vocab_size != policy.config.vocab_size:
-        raise StartupError("policy, reference and reward model differ in their vocabularies' sizes")
-    for model in (policy, reference, value):
-        model.to(config.device)
-    return PPO(policy=policy, reference=reference, value=value, config=config)
 
 
 @contextmanager
@@ -64,33 +46,44 @@ def sole_owner(output_dir: Path) -> Iterator[None]:
 
 
 async def run() -> None:
-    """Read the settings, serve and learn until told to stop."""
+    """Read the settings, serve and learn until told to stop. Under torchrun rank 0 does so, and the others follow."""
     run_config, config = configs.load("learner", LearnerConfig)
     logs.setup("learner", level=run_config.log_level)
     disable_progress_bar()
+    with meeting(config) as (ranks, store):
+        if store is None:
+            await _serve(run_config, config, ranks)
+        elif ranks.rank == 0:
+            with leading(ranks, store) as leader:
+                await _serve(run_config, config, leader)
+        else:
+            logs.setup(f"learner rank {ranks.rank}", level=run_config.log_level)
+            follow(ranks, store, partial(build_ppo, config, ranks))
+
+
+async def _serve(run_config: RunConfig, config: LearnerConfig, ranks: Ranks) -> None:
     health = Health("learner")
     health.set("policy", ok=False, reason="starting")
-    dtype: torch.dtype = getattr(torch, config.publish_dtype)
-    publisher = Publisher(VersionStore(config.output_dir / "versions", dtype=dtype, keep=config.keep_versions))
+    lines = open_lines(config)
     status = Status(batch_size=config.batch_size)
     client = redis.connect(run_config)
     worker = LearnerWorker(
         config=config,
-        build=partial(build_ppo, config),
+        build=partial(build_ppo, config, ranks),
         redis=client,
         keys=RunKeys(run_config.id),
-        publisher=publisher,
+        lines=lines,
         health=health,
         status=status,
     )
 
     async def checkpoint() -> Progress:
         if worker.saver is None:
-            raise Unavailable("the learner is starting, or starting again")
+            raise Unavailable(f"the learner saves nothing now: it is {status.phase}")
         return await worker.saver.requested()
 
     def register(server: grpc.aio.Server) -> Sequence[str]:
-        weights_pb2_grpc.add_WeightServiceServicer_to_server(WeightServicer(publisher), server)
+        weights_pb2_grpc.add_WeightServiceServicer_to_server(WeightServicer(lines), server)
         learner_pb2_grpc.add_LearnerServiceServicer_to_server(LearnerServicer(status, checkpoint), server)
         return [
             weights_pb2.DESCRIPTOR.services_by_name["WeightService"].full_name,
@@ -104,7 +97,7 @@ async def run() -> None:
                 config,
                 health=health,
                 register=register,
-                background={"worker": worker.run, "offers": publisher.close_at},
+                background={"worker": worker.run, "offers": lines.close_at},
             )
         finally:
             await client.aclose()

@@ -13,20 +13,18 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import Tensor
 
 from onlinerlhf.core.errors import CheckpointError, StartupError
 from onlinerlhf.learner.files import sync_directory, write_tensors, write_text
 from onlinerlhf.learner.ppo import PPO
-from onlinerlhf.learner.tensors import copy_into, unique_tensors
+from onlinerlhf.learner.ppo_state import gather, restore, scalars
 
 _log = logging.getLogger(__name__)
 _PREFIX, _STAGING, _BROKEN = "step-", ".tmp", ".broken"
 _STATE, _CHECKSUMS = "state.json", "checksums.json"
-_FORMAT = 1
+_FORMAT = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,19 +112,10 @@ class CheckpointStore:
         return not damage
 
 
-def _parts(ppo: PPO) -> dict[str, dict[str, Tensor]]:
-    return {
-        "policy.safetensors": unique_tensors(ppo.policy),
-        "value.safetensors": unique_tensors(ppo.value),
-        "policy_optimizer.safetensors": ppo.policy_optimizer.tensors(),
-        "value_optimizer.safetensors": ppo.value_optimizer.tensors(),
-    }
-
-
 def _write(directory: Path, ppo: PPO, progress: Progress) -> None:
-    for name, tensors in _parts(ppo).items():
-        write_tensors(tensors, directory / name)
-    state = {**asdict(progress), "format": _FORMAT, "generator": bytes(ppo.generator.get_state().tolist()).hex()}
+    for name, tensors in gather(ppo).items():
+        write_tensors(tensors, directory / f"{name}.safetensors")
+    state = {**asdict(progress), "format": _FORMAT, "ppo": scalars(ppo)}
     write_text(json.dumps(state), directory / _STATE)
     names = sorted(path.name for path in directory.iterdir())
     write_text(json.dumps({name: _checksum(directory / name) for name in names}), directory / _CHECKSUMS)
@@ -164,14 +153,10 @@ def _read(directory: Path, ppo: PPO) -> Progress:
     if state["format"] != _FORMAT:
         raise StartupError(f"{directory.name} has checkpoint format {state['format']}, expected {_FORMAT}")
     try:
-        copy_into(ppo.policy, load_file(directory / "policy.safetensors"))
-        copy_into(ppo.value, load_file(directory / "value.safetensors"))
-        ppo.policy_optimizer.load_tensors(load_file(directory / "policy_optimizer.safetensors"))
-        ppo.value_optimizer.load_tensors(load_file(directory / "value_optimizer.safetensors"))
+        parts = {path.stem: load_file(path) for path in directory.glob("*.safetensors")}
+        restore(ppo, parts, state["ppo"])
     except (ValueError, KeyError, SafetensorError) as error:
         raise StartupError(f"{directory.name} does not fit the configured models: {error}") from error
-    ppo.generator.set_state(torch.tensor(list(bytes.fromhex(state["generator"])), dtype=torch.uint8))
-    ppo.num_steps = state["step"]
     return Progress(
         step=state["step"],
         version=state["version"],

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from onlinerlhf.algorithms.batching import ScoredRollout
 from onlinerlhf.core.errors import InvalidInput, MalformedRecord
-from onlinerlhf.core.samples import DropReason, ScoredGroup
+from onlinerlhf.core.samples import DropReason, FinishReason, ScoredGroup
 from onlinerlhf.learner.config import LearnerConfig
 from onlinerlhf.learner.saver import Saver
 from onlinerlhf.learner.status import Status
@@ -66,6 +66,9 @@ class Collector:
         max_count = math.ceil(missing / self._group_size)
         for delivery in await self._consumer.read(max_count=max_count, block_seconds=block_seconds):
             await self._take_in(delivery)
+        # Batches are formed in the stream's order, whatever was delivered again and when: so a learner that resumes
+        # forms those that an uninterrupted one would have formed.
+        self._waiting = deque(sorted(self._waiting, key=lambda sample: _place(sample.delivery.entry_id)))
         self._status.num_collected = self._num_rollouts()
 
     async def take(self, version: int) -> list[GatheredSample]:
@@ -101,7 +104,8 @@ class Collector:
             return
         try:
             scored = wire.load_scored(delivery.payload)
-            rollouts = scored_rollouts(scored, vocab_size=self._vocab_size)
+            min_responses = 1 if self._config.has_critic else 2
+            rollouts = scored_rollouts(scored, vocab_size=self._vocab_size, min_responses=min_responses)
         except InvalidInput as error:
             await self._consumer.dead_letter(delivery, error.reason)
             self._status.count("malformed")
@@ -134,9 +138,16 @@ class Collector:
         return sum(len(sample.rollouts) for sample in self._waiting)
 
 
-def scored_rollouts(scored: ScoredGroup, *, vocab_size: int) -> tuple[ScoredRollout, ...]:
+def scored_rollouts(scored: ScoredGroup, *, vocab_size: int, min_responses: int = 1) -> tuple[ScoredRollout, ...]:
     """What PPO needs of a sample. Raises InvalidInput for what the learner cannot learn from."""
     sampling, prompt_ids = scored.group.sampling, scored.group.prompt.token_ids
+    if len(scored.group.rollouts) < min_responses:
+        # Without a value network a response is weighed against the others to its prompt.
+        raise InvalidInput(
+            f"a sample of {len(scored.group.rollouts)} responses, learnable is {min_responses} or more: "
+            "raise rollout.num_responses",
+            reason="group_size",
+        )
     if sampling.top_p != 1.0:
         # The sampler's logprobs would lack log(kept mass), and the ratio would be off by it.
         raise InvalidInput(f"sampled with top_p {sampling.top_p}, learnable is 1", reason="top_p")
@@ -155,9 +166,16 @@ def scored_rollouts(scored: ScoredGroup, *, vocab_size: int) -> tuple[ScoredRoll
                 behaviour_logprobs=rollout.behaviour_logprobs,
                 score=score,
                 temperature=sampling.temperature,
+                is_finished=rollout.finish_reason is not FinishReason.LENGTH,
             )
         )
     return tuple(rollouts)
+
+
+def _place(entry_id: str) -> tuple[int, int]:
+    """Of an entry in its stream: ids are milliseconds and a counter."""
+    milliseconds, _, counter = entry_id.partition("-")
+    return int(milliseconds), int(counter)
 
 
 def _check_tokens(token_ids: Sequence[int], vocab_size: int) -> None:

@@ -5,21 +5,15 @@ from typing import Literal
 
 from pydantic import Field
 
-from onlinerlhf.learner.ppo_config import PPOConfig
+from onlinerlhf.learner.recipe_config import RecipeConfig
 from onlinerlhf.runtime.config import ServiceConfig
 
 
-class LearnerConfig(ServiceConfig, PPOConfig):
+class LearnerConfig(ServiceConfig, RecipeConfig):
     """Settings of the learner's service and of its PPO steps."""
 
-    policy_dir: Path
-    """Where the policy starts: a transformers directory."""
-    reward_dir: Path
-    """Where the value network starts: a reward model's directory."""
-    reference_dir: Path | None = None
-    """The frozen policy that KL is measured against. Default: policy_dir."""
     output_dir: Path
-    """Holds checkpoints/, versions/ and steps.jsonl."""
+    """Holds checkpoints/, versions/, versions-ema/, steps.jsonl and tensorboard/."""
     batch_size: int = Field(default=512, ge=1)
     """Rollouts of one PPO step."""
     max_staleness: int = Field(default=4, ge=0)
@@ -38,10 +32,9 @@ class LearnerConfig(ServiceConfig, PPOConfig):
     """Learning pauses while this many steps (and at least checkpoint_every) are not in a checkpoint."""
     keep_checkpoints: int = Field(default=2, ge=1)
     keep_versions: int = Field(default=4, ge=1)
-    """Policy versions kept on disk for workers that are behind or still fetching."""
+    """Versions kept on disk, on each weight line, for workers that are behind or still fetching."""
+    wandb_project: str | None = None
+    """Also log to this Weights & Biases project, as WANDB_PROJECT does."""
     publish_dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    num_threads: int = Field(default=0, ge=0)
-    """Of torch. 0: torch's own choice."""
-    device: str = "cpu"
     lease_seconds: float = Field(default=30.0, gt=0)
     """A dead learner's samples are redelivered to another after this long."""

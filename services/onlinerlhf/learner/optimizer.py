@@ -1,5 +1,6 @@
 """AdamW over one model, with gradient clipping, warm-up and a way back."""
 
+from collections.abc import Callable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
@@ -9,6 +10,8 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from onlinerlhf.learner.ppo_config import PPOConfig
+from onlinerlhf.learner.ranks import whole
+from onlinerlhf.learner.tensors import sharded_like
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +47,11 @@ class Optimizer:
 
     def clip_gradients(self) -> float:
         """Scale all gradients together to a norm of at most `max_grad_norm`; returns the norm they had."""
-        return float(torch.nn.utils.clip_grad_norm_(self.parameters, self._config.max_grad_norm))
+        return float(whole(torch.nn.utils.clip_grad_norm_(self.parameters, self._config.max_grad_norm)))
+
+    def drop_gradients(self) -> None:
+        """Forget what was gathered."""
+        self.adamw.zero_grad(set_to_none=True)
 
     def step(self, num_steps: int) -> float:
         """Apply and clear the gradients, at the learning rate after `num_steps` PPO steps. Returns that rate."""
@@ -75,15 +82,26 @@ class Optimizer:
             for key, tensor in moments.items()
         }
 
-    def load_tensors(self, tensors: dict[str, Tensor]) -> None:
-        """The inverse of `tensors`. Missing or unknown names raise KeyError."""
+    def refuse_others(self, tensors: Mapping[str, Tensor]) -> None:
+        """Raises KeyError for names that `load_tensors` would not know, or that it would lack."""
+        for key in tensors:
+            if key.rsplit(".", 1)[0] not in self.names:
+                raise KeyError(key)
+        num_found = len({key.rsplit(".", 1)[0] for key in tensors})
+        if tensors and num_found != len(self.names):
+            raise KeyError(f"optimizer state for {num_found} of {len(self.names)} parameters")
+
+    def load_tensors(self, tensors: Mapping[str, Tensor], spread: Callable[[Tensor], Tensor]) -> None:
+        """The inverse of `tensors`; `spread` makes each whole on every rank. Raises KeyError as `refuse_others`."""
+        self.refuse_others(tensors)
         state: dict[int, dict[str, Tensor]] = {}
         places = {name: index for index, name in enumerate(self.names)}
-        for key, tensor in tensors.items():
+        for key, given in tensors.items():
             name, moment = key.rsplit(".", 1)
-            state.setdefault(places[name], {})[moment] = tensor.clone()
-        if state and len(state) != len(self.names):
-            raise KeyError(f"optimizer state for {len(state)} of {len(self.names)} parameters")
+            index, tensor = places[name], spread(given)
+            is_count = tensor.ndim == 0 and self.parameters[index].ndim > 0
+            laid_out = tensor.clone() if is_count else sharded_like(tensor, self.parameters[index]).clone()
+            state.setdefault(index, {})[moment] = laid_out
         self.adamw.load_state_dict({**self._state(), "state": state})
 
     def _state(self) -> dict[str, Any]:

@@ -1,17 +1,21 @@
-"""Offers policy versions: writes them off the event loop and wakes those who wait for a newer one."""
+"""Offers the versions of one weight line: writes them off the event loop and wakes who waits for a newer one."""
 
 import asyncio
 import contextlib
+from collections.abc import Callable, Mapping
 
-from transformers import PreTrainedModel
+from torch import Tensor
 
 from onlinerlhf.core.errors import NotFound, WaitTimeout
 from onlinerlhf.core.weights import Manifest
 from onlinerlhf.learner.versions import StoredVersion, VersionStore, delta
 
+Weights = Callable[[], Mapping[str, Tensor]]
+"""Gathers named weights; called off the event loop."""
+
 
 class Publisher:
-    """What the learner's loop publishes through and the weight service answers from."""
+    """What the learner's loop publishes a line through and the weight service answers from."""
 
     def __init__(self, store: VersionStore) -> None:
         self._store = store
@@ -26,13 +30,13 @@ class Publisher:
         """The highest number that was ever written here; 0: none."""
         return self._store.newest_number()
 
-    async def offers(self, model: PreTrainedModel, version: int) -> bool:
-        """Whether this is the newest version and has exactly the model's weights."""
-        return await asyncio.to_thread(self._store.holds, model, version)
+    async def offers(self, weights: Weights, version: int) -> bool:
+        """Whether this is the newest version and has exactly these weights."""
+        return await asyncio.to_thread(lambda: self._store.holds(weights(), version))
 
-    async def publish(self, model: PreTrainedModel, version: int) -> Manifest:
+    async def publish(self, weights: Weights, version: int) -> Manifest:
         """Write and offer a new version. Raises NonFiniteWeights, WeightsRefused (number taken) and OSError."""
-        manifest = await asyncio.to_thread(self._store.save, model, version)
+        manifest = await asyncio.to_thread(lambda: self._store.save(weights(), version))
         async with self._published:
             self._published.notify_all()
         return manifest
@@ -48,7 +52,7 @@ class Publisher:
                 await self._published.wait_for(lambda: self._closing or self._newest_number() > have_version)
         newest = self._store.newest
         if newest is None:
-            raise WaitTimeout(f"no policy version was published within {wait_seconds:.1f} s")
+            raise WaitTimeout(f"no version was published within {wait_seconds:.1f} s")
         if full or have_version == newest.version:
             return newest
         try:
@@ -56,9 +60,8 @@ class Publisher:
         except NotFound:
             return newest
 
-    async def close_at(self, stop: asyncio.Event) -> None:
+    async def close(self) -> None:
         """End the waits when the service drains, so that long polls do not hold it up."""
-        await stop.wait()
         self._closing = True
         async with self._published:
             self._published.notify_all()

@@ -1,4 +1,4 @@
-"""Policy versions on disk: one safetensors file each, whose header also holds the tensors' checksums.
+"""The versions of one weight line on disk: one safetensors file each, whose header also holds the tensors' checksums.
 
 A file appears complete, by rename, and never changes afterwards; the last few are kept so that a fetch in progress can
 end and a worker that is a little behind can be served a delta.
@@ -8,18 +8,17 @@ import hashlib
 import json
 import logging
 import struct
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
-from transformers import PreTrainedModel
 
 from onlinerlhf.core.errors import NonFiniteWeights, NotFound, WeightsRefused
 from onlinerlhf.core.weights import Manifest, TensorEntry, entries_digest
 from onlinerlhf.learner.files import write_tensors
-from onlinerlhf.learner.tensors import unique_tensors
 
 _log = logging.getLogger(__name__)
 _PREFIX, _SUFFIX, _STAGING = "version-", ".safetensors", ".tmp"
@@ -35,13 +34,10 @@ class StoredVersion:
     """First byte of each tensor within the file."""
 
 
-def exported_tensors(model: PreTrainedModel, dtype: torch.dtype) -> dict[str, Tensor]:
-    """The weights under the names of a transformers checkpoint, tied ones once (under the first of their names).
-
-    Raises NonFiniteWeights. With tied embeddings there is no `lm_head.weight`, which is what vLLM's loader expects.
-    """
+def exported_tensors(tensors: Mapping[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
+    """Named weights as they are written: on the CPU, in the published dtype. Raises NonFiniteWeights."""
     exported: dict[str, Tensor] = {}
-    for name, tensor in unique_tensors(model).items():
+    for name, tensor in tensors.items():
         wanted = dtype if tensor.is_floating_point() else tensor.dtype
         exported[name] = tensor.to("cpu", wanted).contiguous()
         if not bool(exported[name].isfinite().all()):
@@ -49,7 +45,7 @@ def exported_tensors(model: PreTrainedModel, dtype: torch.dtype) -> dict[str, Te
     return exported
 
 
-def describe(tensors: dict[str, Tensor], version: int) -> Manifest:
+def describe(tensors: Mapping[str, Tensor], version: int) -> Manifest:
     """The complete manifest of a version's tensors."""
     entries = tuple(_entry(name, tensors[name]) for name in sorted(tensors))
     return Manifest(version=version, parent=0, tensors=entries, digest=entries_digest(entries))
@@ -100,24 +96,24 @@ class VersionStore:
             raise NotFound(f"version {version} is not on offer; the newest is {max(self._stored, default=0)}")
         return stored
 
-    def holds(self, model: PreTrainedModel, version: int) -> bool:
-        """Whether this is the newest version and has exactly the model's weights."""
+    def holds(self, tensors: Mapping[str, Tensor], version: int) -> bool:
+        """Whether this is the newest version and has exactly these weights."""
         newest = self.newest
         if newest is None or newest.version != version:
             return False
-        return describe(exported_tensors(model, self._dtype), version).digest == newest.digest
+        return describe(exported_tensors(tensors, self._dtype), version).digest == newest.digest
 
-    def save(self, model: PreTrainedModel, version: int) -> Manifest:
+    def save(self, tensors: Mapping[str, Tensor], version: int) -> Manifest:
         """Write a new version and forget the oldest. OSError leaves what was there."""
         if version <= self.newest_number():
             raise WeightsRefused(f"version {version} is taken: the newest is {self.newest_number()}")
-        tensors = exported_tensors(model, self._dtype)
-        manifest = describe(tensors, version)
+        exported = exported_tensors(tensors, self._dtype)
+        manifest = describe(exported, version)
         path = self.directory / f"{_PREFIX}{version:08d}{_SUFFIX}"
         staging = path.with_name(path.name + _STAGING)
         checksums = json.dumps({entry.name: entry.sha256.hex() for entry in manifest.tensors})
         try:
-            write_tensors(tensors, staging, {"format": "pt", "version": str(version), "sha256": checksums})
+            write_tensors(exported, staging, {"format": "pt", "version": str(version), "sha256": checksums})
             # Read back before the rename: once it has its name, the number is taken.
             stored = replace(_read(staging), path=path)
             # Not synced further: losing the rename in a power cut loses a version, whose number is not used again.

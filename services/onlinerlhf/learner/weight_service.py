@@ -1,4 +1,4 @@
-"""WeightService: manifests and chunks of policy versions."""
+"""WeightService: manifests and chunks of versions, on each weight line."""
 
 import asyncio
 import os
@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from onlinerlhf.core.errors import InvalidInput, NotFound
-from onlinerlhf.learner.publisher import Publisher
+from onlinerlhf.learner.lines import WeightLines
 from onlinerlhf.learner.versions import StoredVersion
 from onlinerlhf.runtime.wire import manifest_to_proto
 from onlinerlhf.v1 import weights_pb2, weights_pb2_grpc
@@ -24,10 +24,10 @@ _ANSWER_SECONDS = 0.2
 
 
 class WeightServicer(weights_pb2_grpc.WeightServiceServicer):
-    """Serves what the publisher offers."""
+    """Serves what the lines offer."""
 
-    def __init__(self, publisher: Publisher) -> None:
-        self._publisher = publisher
+    def __init__(self, lines: WeightLines) -> None:
+        self._lines = lines
 
     async def GetManifest(
         self, request: weights_pb2.GetManifestRequest, context: "Context"
@@ -37,14 +37,15 @@ class WeightServicer(weights_pb2_grpc.WeightServiceServicer):
         remaining = context.time_remaining()
         if remaining is not None:
             wait_seconds = min(wait_seconds, remaining - _ANSWER_SECONDS)
-        manifest = await self._publisher.newer_than(
+        publisher = self._lines.named(request.line)
+        manifest = await publisher.newer_than(
             request.have_version, wait_seconds=max(wait_seconds, 0.0), full=request.full
         )
         return weights_pb2.GetManifestResponse(manifest=manifest_to_proto(manifest))
 
     async def Fetch(self, request: weights_pb2.FetchRequest, context: "Context") -> AsyncIterator[weights_pb2.Chunk]:
         """Stream the named tensors, the first from an offset on."""
-        stored = self._publisher.get(request.version)
+        stored = self._lines.named(request.line).get(request.version)
         parts = _parts(stored, request.tensors, request.offset)
         # Held open throughout: a version that is dropped meanwhile can still be read to its end.
         descriptor = await asyncio.to_thread(_open, stored)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from onlinerlhf.core.errors import OnlineRLHFError
 from onlinerlhf.learner.bootstrap import bootstrap, tiny_models
-from onlinerlhf.learner.bootstrap.progress import Reporter, reporter
+from onlinerlhf.learner.training.progress import Reporter, reporter
 from onlinerlhf.local.demo_settings import DEMO, FAST, DemoSettings
 from onlinerlhf.local.learning import Demo, Phases
 from onlinerlhf.local.monitor import Monitor

@@ -61,7 +61,8 @@ def _services(snapshot: Snapshot) -> Iterator[Finding]:
                 since = f"for {part.since_seconds:.0f} s"
                 message = f"{part.name} is not ok {since}: {part.reason or 'no reason given'}"
                 yield Finding(severity=Severity.BROKEN, edge=service.name, message=message)
-    if snapshot.learner is not None and snapshot.learner.last_error:
+    said = {part.reason for service in snapshot.services for part in service.components if not part.ok}
+    if snapshot.learner is not None and snapshot.learner.last_error not in {"", *said}:
         yield Finding(severity=Severity.BROKEN, edge="learner", message=snapshot.learner.last_error)
 
 

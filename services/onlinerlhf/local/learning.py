@@ -8,7 +8,7 @@ import grpc
 
 from onlinerlhf.core.errors import OnlineRLHFError, WaitTimeout
 from onlinerlhf.core.samples import Stage
-from onlinerlhf.learner.bootstrap.progress import Reporter
+from onlinerlhf.learner.training.progress import Reporter
 from onlinerlhf.local.demo_settings import DemoSettings
 from onlinerlhf.local.evaluate import Evaluation, JudgedAnswer, answer_all, require_version
 from onlinerlhf.local.monitor import Monitor, ledger_view
@@ -115,6 +115,8 @@ class Demo:
             await asyncio.sleep(POLL_SECONDS)
             snapshot = await self._monitor.snapshot()
             idle_polls = idle_polls + 1 if is_starved(snapshot) else 0
+            if snapshot.learner is not None and snapshot.learner.phase == "stopped":
+                raise OnlineRLHFError(f"the learner learns no more: {snapshot.learner.last_error}")
             if snapshot.learner is not None and snapshot.learner.step > step:
                 bar.advance(detail=learner_text(snapshot), steps=snapshot.learner.step - step)
                 step = snapshot.learner.step

@@ -244,8 +244,18 @@ def _sections(spec: PlatformSpec, *, learner: str, rollouts: Sequence[str]) -> S
         },
     }
     sections = merge(own, spec.overrides)
+    _check_groups(sections)
     sections["rollout"].setdefault("max_samples_ahead", samples_ahead(sections))
     return sections
+
+
+def _check_groups(sections: Sections) -> None:
+    """Refuses what the learner would refuse sample by sample."""
+    estimator = sections["learner"].get("advantage_estimator", "gae")
+    if estimator != "gae" and str(sections["rollout"].get("num_responses", 1)) == "1":
+        raise ConfigError(
+            f"learner.advantage_estimator {estimator} compares a prompt's responses: set rollout.num_responses above 1"
+        )
 
 
 def _address(port: int) -> str:

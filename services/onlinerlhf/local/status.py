@@ -112,6 +112,8 @@ def _rows(snapshot: Snapshot) -> Iterator[tuple[str, str]]:
     for worker in snapshot.rollouts:
         yield worker.name, worker_text(worker)
     yield "learner", learner_text(snapshot)
+    if snapshot.learner is not None and snapshot.learner.last_error:
+        yield "learner error", snapshot.learner.last_error
     yield "ledger", ledger_text(snapshot)
     if snapshot.ledger is not None and snapshot.ledger.dropped:
         yield "dropped", ", ".join(f"{reason} {count}" for reason, count in sorted(snapshot.ledger.dropped.items()))

@@ -103,7 +103,9 @@ def packable_attention(
     parts = []
     for rectangle in packing.rectangles:
         out = scaled_dot_product_attention(
-            *(_gather(x, rectangle) for x in (query, key, value)),
+            _gather(query, rectangle),
+            _gather(key, rectangle),
+            _gather(value, rectangle),
             is_causal=True,
             dropout_p=dropout,
             scale=scaling,
@@ -116,7 +118,7 @@ def packable_attention(
 def _gather(x: Tensor, rectangle: Rectangle) -> Tensor:
     """[1, h, N, D] -> [rows, h, width, D]."""
     tokens = x[0].transpose(0, 1)[rectangle.take]
-    return tokens.unflatten(0, (rectangle.num_rows, rectangle.width)).transpose(1, 2)
+    return tokens.view(rectangle.num_rows, rectangle.width, *tokens.shape[1:]).transpose(1, 2)
 
 
 AttentionInterface.register(PACKABLE, packable_attention)

@@ -3,6 +3,7 @@
 import os
 import shutil
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +21,23 @@ _LOGITS_AT_ONCE = 1 << 26
 
 def load_policy(path: Path | str, *, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
     """The model in evaluation mode, without dropout and without a generation cache."""
-    model = AutoModelForCausalLM.from_pretrained(path, dtype=dtype)
+    model = load_complete(AutoModelForCausalLM, path, dtype=dtype)
     for name in ("final_logit_softcapping", "logit_scale"):
         if getattr(model.config, name, None) is not None:
             raise ConfigError(f"{path}: {name} changes the logits after the output layer, which is not supported")
     return prepared(model)
+
+
+def load_complete(kind: Any, path: Path | str, *, dtype: torch.dtype) -> Any:
+    """A model all of whose weights are in the directory. ConfigError: some would have been made up."""
+    model, found = kind.from_pretrained(path, dtype=dtype, output_loading_info=True)
+    lacking = sorted(found["missing_keys"])
+    if lacking:
+        raise ConfigError(
+            f"{path} lacks {len(lacking)} weights of a {type(model).__name__}, among them {lacking[0]}: "
+            "is it the directory of another kind of model?"
+        )
+    return model
 
 
 def prepared(model: Any) -> PreTrainedModel:
@@ -43,16 +56,23 @@ def prepared(model: Any) -> PreTrainedModel:
     return model
 
 
-def save_model(model: PreTrainedModel, tokenizer_dir: Path | str, path: Path | str) -> None:
+def save_model(
+    model: PreTrainedModel,
+    tokenizer_dir: Path | str,
+    path: Path | str,
+    *,
+    tensors: Mapping[str, torch.Tensor] | None = None,
+) -> None:
     """Writes a complete transformers directory, tokenizer files included, or nothing at all.
 
     Everything goes to a temporary directory beside `path`, is synced, and is renamed. An existing `path` is replaced.
+    tensors: the weights to write, by name; None: the model's own.
     """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
     try:
-        model.save_pretrained(staging)
+        model.save_pretrained(staging, state_dict=None if tensors is None else dict(tensors))
         for name in TOKENIZER_FILES:
             source = Path(tokenizer_dir) / name
             if source.exists():

@@ -11,12 +11,12 @@ import torch
 from transformers import AutoModelForSequenceClassification, AutoModelForTokenClassification, PreTrainedModel
 
 from onlinerlhf.core.errors import ConfigError
-from onlinerlhf.models.policy import prepared
+from onlinerlhf.models.policy import load_complete, prepared
 
 
 def load_reward_model(path: Path | str, *, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
     """A sequence-classification model with one output."""
-    model = AutoModelForSequenceClassification.from_pretrained(path, dtype=dtype)
+    model = load_complete(AutoModelForSequenceClassification, path, dtype=dtype)
     if model.config.num_labels != 1:
         raise ConfigError(f"{path} has {model.config.num_labels} outputs; a reward model has 1")
     return prepared(model)
@@ -62,7 +62,7 @@ def value_model_from_reward(path: Path | str, *, dtype: torch.dtype = torch.floa
 
 def load_value_model(path: Path | str, *, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
     """A value network as saved before."""
-    return prepared(AutoModelForTokenClassification.from_pretrained(path, dtype=dtype))
+    return prepared(load_complete(AutoModelForTokenClassification, path, dtype=dtype))
 
 
 def token_values(

@@ -5,6 +5,8 @@ the same tokens everywhere.
 """
 
 import json
+from collections.abc import Callable, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Self
 
@@ -15,8 +17,8 @@ from tokenizers import Tokenizer
 
 from onlinerlhf.core.errors import ConfigError
 
-# Stands for the user's text while the template is rendered. Private-use characters: no template holds them.
-_SENTINEL = "\ue000user\ue001"
+# Stands for a text while the template is rendered. Private-use characters: no template holds them.
+_SENTINEL = "\ue000text\ue001"
 
 
 class PromptTokenizer:
@@ -26,12 +28,18 @@ class PromptTokenizer:
     """
 
     def __init__(
-        self, *, template: Tokenizer, text: Tokenizer, prefix: list[int], suffix: list[int], eos: int, pad: int
+        self,
+        *,
+        template: Tokenizer,
+        text: Tokenizer,
+        render: Callable[[tuple[str, ...]], list[str]],
+        eos: int,
+        pad: int,
     ) -> None:
         self._template = template
         self._text = text
-        self._prefix = prefix
-        self._suffix = suffix
+        self._render = render
+        self._prefix, self._suffix = self._around(("user",))
         self.eos_token_id = eos
         self.pad_token_id = pad
 
@@ -43,7 +51,7 @@ class PromptTokenizer:
         config = json.loads(_read(directory / "tokenizer_config.json"))
         template = Tokenizer.from_str(source)
         _unlimited(template)
-        before, after = _render(_chat_template(directory, config), config)
+        chat_template = _chat_template(directory, config)
         eos = _token_id(template, config, "eos_token")
         if eos is None:
             raise ConfigError(f"{directory}/tokenizer_config.json names no eos_token that the tokenizer knows")
@@ -51,8 +59,7 @@ class PromptTokenizer:
         return cls(
             template=template,
             text=_plain_text_tokenizer(source),
-            prefix=template.encode(before, add_special_tokens=False).ids,
-            suffix=template.encode(after, add_special_tokens=False).ids,
+            render=lru_cache(maxsize=128)(lambda roles: _render(chat_template, config, roles)),
             eos=eos,
             pad=eos if pad is None else pad,
         )
@@ -66,6 +73,17 @@ class PromptTokenizer:
         """Token ids of the chat template around the user's text, up to where the response starts."""
         return [*self._prefix, *self.encode_text(text), *self._suffix]
 
+    def encode_chat(self, turns: Sequence[tuple[str, str]]) -> list[int]:
+        """Token ids of a conversation, (role, text) by turns, up to where the response starts.
+
+        ConfigError where the template does not take these roles in this order.
+        """
+        before, *after = self._around(tuple(role for role, _ in turns))
+        ids = list(before)
+        for (_, text), between in zip(turns, after, strict=True):
+            ids += [*self.encode_text(text), *between]
+        return ids
+
     def encode_text(self, text: str) -> list[int]:
         """Token ids of plain text; nothing in it is special."""
         return list(self._text.encode(text, add_special_tokens=False).ids)
@@ -77,6 +95,10 @@ class PromptTokenizer:
     def decode(self, ids: list[int], skip_special: bool = True) -> str:
         """Text of token ids."""
         return str(self._template.decode(ids, skip_special_tokens=skip_special))
+
+    def _around(self, roles: tuple[str, ...]) -> list[list[int]]:
+        """Token ids of the chat template before, between and after texts of these roles."""
+        return [list(self._template.encode(part, add_special_tokens=False).ids) for part in self._render(roles)]
 
 
 def _read(path: Path) -> str:
@@ -115,23 +137,24 @@ def _chat_template(directory: Path, config: dict[str, Any]) -> str:
     return template
 
 
-def _render(template: str, config: dict[str, Any]) -> tuple[str, str]:
-    """The rendered template before and after the user's text."""
+def _render(template: str, config: dict[str, Any], roles: tuple[str, ...]) -> list[str]:
+    """The rendered template before, between and after one text of each role."""
     environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols])
     environment.globals["raise_exception"] = _refuse
     names = {name: _content(config.get(name)) for name in ("bos_token", "eos_token", "pad_token", "unk_token")}
     try:
         rendered = environment.from_string(template).render(
-            messages=[{"role": "user", "content": _SENTINEL}],
+            messages=[{"role": role, "content": _SENTINEL} for role in roles],
             add_generation_prompt=True,
             **{name: content for name, content in names.items() if content is not None},
         )
     except TemplateError as error:
-        raise ConfigError(f"the chat template does not render one user message: {error}") from error
+        raise ConfigError(f"the chat template does not render the roles {', '.join(roles)}: {error}") from error
     parts = rendered.split(_SENTINEL)
-    if len(parts) != 2:
-        raise ConfigError(f"the chat template shows the user's message {len(parts) - 1} times, expected once")
-    return parts[0], parts[1]
+    if len(parts) != len(roles) + 1:
+        expected = f"{len(roles)} times" if len(roles) > 1 else "once"
+        raise ConfigError(f"the chat template shows the messages {len(parts) - 1} times, expected {expected}")
+    return parts
 
 
 def _refuse(message: str) -> None:

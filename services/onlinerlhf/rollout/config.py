@@ -1,6 +1,7 @@
 """Settings of the rollout room: section [rollout]."""
 
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field
 
@@ -19,6 +20,9 @@ class RolloutConfig(ServiceConfig):
     """A transformers directory: architecture and tokenizer. Its weights are replaced before any work is taken."""
     learner_target: str
     """gRPC target of the learner's WeightService."""
+    weights_line: Literal["policy", "ema"] = "policy"
+    """Which of the learner's weights to follow. ema, their moving average, is for workers that answer users: training
+    samples should come from the policy line, whose weights are the ones that learn from them."""
     staging_dir: Path
     """This worker's own directory for pulled versions."""
 

@@ -30,6 +30,7 @@ _LONGEST_ABSENCE_SECONDS = 2.0
 _NOTHING_NEW_SECONDS = 0.2
 """After an answer that is nothing new: a learner that does not hold the question must not be asked all the time."""
 _COMPONENT = "weights"
+_NOTHING_APPLIED = "no policy version applied yet"
 
 
 class Target(Protocol):
@@ -72,7 +73,7 @@ class Updater:
         self._ask_full = True
         self._failures = 0
         self._applying = asyncio.Lock()
-        health.set(_COMPONENT, ok=False, reason="no policy version applied yet")
+        health.set(_COMPONENT, ok=False, reason=_NOTHING_APPLIED)
 
     @property
     def versions_behind(self) -> int:
@@ -114,6 +115,8 @@ class Updater:
             if self._failures == 1:
                 extra = {"applied": self._target.version, "reason": str(error)}
                 log.warning("the learner does not answer", extra=extra)
+            if self._target.version == 0:
+                self._health.set(_COMPONENT, ok=False, reason=f"{_NOTHING_APPLIED}: {error}")
         else:
             self._failures = 0
             return 0.0 if is_new else _NOTHING_NEW_SECONDS

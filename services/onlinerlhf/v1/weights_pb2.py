@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bonlinerlhf/v1/weights.proto\x12\ronlinerlhf.v1\"N\n\x12GetManifestRequest\x12\x14\n\x0chave_version\x18\x01 \x01(\x04\x12\x14\n\x0cwait_seconds\x18\x02 \x01(\x01\x12\x0c\n\x04\x66ull\x18\x03 \x01(\x08\"@\n\x13GetManifestResponse\x12)\n\x08manifest\x18\x01 \x01(\x0b\x32\x17.onlinerlhf.v1.Manifest\"h\n\x08Manifest\x12\x0f\n\x07version\x18\x01 \x01(\x04\x12\x0e\n\x06parent\x18\x02 \x01(\x04\x12+\n\x07tensors\x18\x03 \x03(\x0b\x32\x1a.onlinerlhf.v1.TensorEntry\x12\x0e\n\x06\x64igest\x18\x04 \x01(\x0c\"\\\n\x0bTensorEntry\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x64type\x18\x02 \x01(\t\x12\r\n\x05shape\x18\x03 \x03(\x04\x12\x11\n\tnum_bytes\x18\x04 \x01(\x04\x12\x0e\n\x06sha256\x18\x05 \x01(\x0c\"@\n\x0c\x46\x65tchRequest\x12\x0f\n\x07version\x18\x01 \x01(\x04\x12\x0f\n\x07tensors\x18\x02 \x03(\t\x12\x0e\n\x06offset\x18\x03 \x01(\x04\"D\n\x05\x43hunk\x12\x0e\n\x06tensor\x18\x01 \x01(\t\x12\x0e\n\x06offset\x18\x02 \x01(\x04\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\x12\r\n\x05\x63rc32\x18\x04 \x01(\r2\xa3\x01\n\rWeightService\x12T\n\x0bGetManifest\x12!.onlinerlhf.v1.GetManifestRequest\x1a\".onlinerlhf.v1.GetManifestResponse\x12<\n\x05\x46\x65tch\x12\x1b.onlinerlhf.v1.FetchRequest\x1a\x14.onlinerlhf.v1.Chunk0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bonlinerlhf/v1/weights.proto\x12\ronlinerlhf.v1\"\\\n\x12GetManifestRequest\x12\x14\n\x0chave_version\x18\x01 \x01(\x04\x12\x14\n\x0cwait_seconds\x18\x02 \x01(\x01\x12\x0c\n\x04\x66ull\x18\x03 \x01(\x08\x12\x0c\n\x04line\x18\x04 \x01(\t\"@\n\x13GetManifestResponse\x12)\n\x08manifest\x18\x01 \x01(\x0b\x32\x17.onlinerlhf.v1.Manifest\"h\n\x08Manifest\x12\x0f\n\x07version\x18\x01 \x01(\x04\x12\x0e\n\x06parent\x18\x02 \x01(\x04\x12+\n\x07tensors\x18\x03 \x03(\x0b\x32\x1a.onlinerlhf.v1.TensorEntry\x12\x0e\n\x06\x64igest\x18\x04 \x01(\x0c\"\\\n\x0bTensorEntry\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x64type\x18\x02 \x01(\t\x12\r\n\x05shape\x18\x03 \x03(\x04\x12\x11\n\tnum_bytes\x18\x04 \x01(\x04\x12\x0e\n\x06sha256\x18\x05 \x01(\x0c\"N\n\x0c\x46\x65tchRequest\x12\x0f\n\x07version\x18\x01 \x01(\x04\x12\x0f\n\x07tensors\x18\x02 \x03(\t\x12\x0e\n\x06offset\x18\x03 \x01(\x04\x12\x0c\n\x04line\x18\x04 \x01(\t\"D\n\x05\x43hunk\x12\x0e\n\x06tensor\x18\x01 \x01(\t\x12\x0e\n\x06offset\x18\x02 \x01(\x04\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\x12\r\n\x05\x63rc32\x18\x04 \x01(\r2\xa3\x01\n\rWeightService\x12T\n\x0bGetManifest\x12!.onlinerlhf.v1.GetManifestRequest\x1a\".onlinerlhf.v1.GetManifestResponse\x12<\n\x05\x46\x65tch\x12\x1b.onlinerlhf.v1.FetchRequest\x1a\x14.onlinerlhf.v1.Chunk0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -32,17 +32,17 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'onlinerlhf.v1.weights_pb2',
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_GETMANIFESTREQUEST']._serialized_start=46
-  _globals['_GETMANIFESTREQUEST']._serialized_end=124
-  _globals['_GETMANIFESTRESPONSE']._serialized_start=126
-  _globals['_GETMANIFESTRESPONSE']._serialized_end=190
-  _globals['_MANIFEST']._serialized_start=192
-  _globals['_MANIFEST']._serialized_end=296
-  _globals['_TENSORENTRY']._serialized_start=298
-  _globals['_TENSORENTRY']._serialized_end=390
-  _globals['_FETCHREQUEST']._serialized_start=392
-  _globals['_FETCHREQUEST']._serialized_end=456
-  _globals['_CHUNK']._serialized_start=458
-  _globals['_CHUNK']._serialized_end=526
-  _globals['_WEIGHTSERVICE']._serialized_start=529
-  _globals['_WEIGHTSERVICE']._serialized_end=692
+  _globals['_GETMANIFESTREQUEST']._serialized_end=138
+  _globals['_GETMANIFESTRESPONSE']._serialized_start=140
+  _globals['_GETMANIFESTRESPONSE']._serialized_end=204
+  _globals['_MANIFEST']._serialized_start=206
+  _globals['_MANIFEST']._serialized_end=310
+  _globals['_TENSORENTRY']._serialized_start=312
+  _globals['_TENSORENTRY']._serialized_end=404
+  _globals['_FETCHREQUEST']._serialized_start=406
+  _globals['_FETCHREQUEST']._serialized_end=484
+  _globals['_CHUNK']._serialized_start=486
+  _globals['_CHUNK']._serialized_end=554
+  _globals['_WEIGHTSERVICE']._serialized_start=557
+  _globals['_WEIGHTSERVICE']._serialized_end=720
 # @@protoc_insertion_point(module_scope)

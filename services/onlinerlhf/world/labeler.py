@@ -23,6 +23,12 @@ LABELERS = (
     Labeler(name="average", noise=0.08),
     Labeler(name="tired", noise=0.16),
 )
+"""Whose rankings a reward model learns from."""
+HELD_OUT_LABELERS = (
+    Labeler(name="thorough", noise=0.06),
+    Labeler(name="hurried", noise=0.12),
+)
+"""Whose rankings a reward model is only ever measured on."""
 
 
 def rank(task: Task, responses: Sequence[str], labeler: Labeler, rng: random.Random) -> tuple[int, ...]:

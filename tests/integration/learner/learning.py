@@ -19,12 +19,12 @@ from onlinerlhf.core.samples import (
     Stage,
     VersionSpan,
 )
+from onlinerlhf.core.weights import Line
 from onlinerlhf.learner.checkpoint import Progress
 from onlinerlhf.learner.config import LearnerConfig
+from onlinerlhf.learner.lines import open_lines
 from onlinerlhf.learner.ppo import PPO
-from onlinerlhf.learner.publisher import Publisher
 from onlinerlhf.learner.status import Status
-from onlinerlhf.learner.versions import VersionStore
 from onlinerlhf.learner.worker import LearnerWorker
 from onlinerlhf.runtime import wire
 from onlinerlhf.runtime.health import Health
@@ -113,14 +113,15 @@ class RunningLearner:
     ) -> None:
         self.health = Health("learner")
         self.status = Status(batch_size=config.batch_size)
-        self.publisher = Publisher(VersionStore(config.output_dir / "versions"))
+        self.lines = open_lines(config)
+        self.publisher = self.lines.publishers[Line.POLICY]
         self.stop = asyncio.Event()
         self.worker = LearnerWorker(
             config=config,
             build=build or tiny_ppo,
             redis=client,
             keys=keys,
-            publisher=self.publisher,
+            lines=self.lines,
             health=self.health,
             status=self.status,
         )

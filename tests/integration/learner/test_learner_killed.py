@@ -2,19 +2,15 @@
 
 import asyncio
 import json
-import os
 import random
-import signal
-import subprocess
-import sys
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from redis.asyncio import Redis
 from transformers import AutoModelForSequenceClassification
 
+from integration.learner.conftest import Lives, trained
 from integration.learner.learning import Source
 from onlinerlhf.core.samples import Stage
 from onlinerlhf.runtime.config import RunConfig
@@ -51,50 +47,6 @@ def environment(tmp_path: Path, run_config: RunConfig) -> dict[str, str]:
     }
 
 
-class Lives:
-    """Starts and kills learners, one at a time."""
-
-    def __init__(self, parent: subprocess.Popen[str]) -> None:
-        self._parent = parent
-        self._pid = 0
-
-    def start(self, environment: dict[str, str]) -> None:
-        """The learner before it is gone by the time this one begins."""
-        assert self._parent.stdin is not None and self._parent.stdout is not None
-        self._parent.stdin.write(json.dumps(environment) + "\n")
-        self._parent.stdin.flush()
-        self._pid = int(self._parent.stdout.readline())
-
-    def kill(self) -> None:
-        os.kill(self._pid, signal.SIGKILL)
-
-    def drain(self) -> None:
-        os.kill(self._pid, signal.SIGTERM)
-
-
-@pytest.fixture(scope="module")
-def lives() -> Iterator[Lives]:
-    """A parent of learners, ended together with its last child."""
-    with subprocess.Popen(
-        [sys.executable, str(Path(__file__).with_name("lives.py"))],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "HF_HUB_OFFLINE": "1"},
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    ) as parent:
-        yield Lives(parent)
-        assert parent.stdin is not None
-        parent.stdin.close()
-        parent.wait(timeout=20)
-
-
-async def _trained(ledger: Ledger, at_least: int, *, seconds: float = 60) -> None:
-    async with asyncio.timeout(seconds):
-        while (await ledger.counts()).trained < at_least:  # noqa: ASYNC110 - another process writes it
-            await asyncio.sleep(0.01)
-
-
 @pytest.mark.timeout(180)
 async def test_a_learner_killed_again_and_again_trains_every_sample_exactly_once(
     lives: Lives,
@@ -111,11 +63,11 @@ async def test_a_learner_killed_again_and_again_trains_every_sample_exactly_once
     for life in range(8):
         lives.start(environment)
         # In the first steps of this life: anywhere between two of the loop's actions.
-        await _trained(ledger, (life + 1) * 2 * BATCH)
+        await trained(ledger, (life + 1) * 2 * BATCH)
         await asyncio.sleep(moments.uniform(0, 0.25))
         lives.kill()
     lives.start(environment)
-    await _trained(ledger, NUM_SAMPLES)
+    await trained(ledger, NUM_SAMPLES)
     states = await ledger.states()
     assert {sample for sample, state in states.items() if state.startswith("trained:")} == set(ids)
     counts = await ledger.counts()
@@ -150,7 +102,7 @@ async def test_sigterm_finishes_the_step_saves_it_and_hands_the_rest_back(
     ids = [f"p{number}.0" for number in range(NUM_SAMPLES + 1)]
     await Source(client, keys).put_scored(ids)
     lives.start(environment)
-    await _trained(ledger, 2 * BATCH)
+    await trained(ledger, 2 * BATCH)
     lives.drain()
     async with asyncio.timeout(30):
         while any(info.name == "learner" for info in await streams.consumers(Stage.SCORED)):  # noqa: ASYNC110

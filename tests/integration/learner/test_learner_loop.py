@@ -5,10 +5,12 @@ from pathlib import Path
 
 import pytest
 from redis.asyncio import Redis
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from integration.learner.learning import Source, learner_config, learning, scored_group
 from onlinerlhf.core.samples import Stage
 from onlinerlhf.learner.checkpoint import CheckpointStore
+from onlinerlhf.learner.ppo import PPO
 from onlinerlhf.runtime import wire
 from onlinerlhf.runtime.keys import RunKeys
 from onlinerlhf.runtime.ledger import Ledger
@@ -30,6 +32,12 @@ def _checkpointed(output_dir: Path) -> list[str]:
 
 def _steps(output_dir: Path) -> list[dict[str, float]]:
     return [json.loads(line) for line in (output_dir / "steps.jsonl").read_text().splitlines()]
+
+
+def _on_tensorboard(output_dir: Path, name: str) -> list[tuple[int, float]]:
+    events = EventAccumulator(str(output_dir / "tensorboard"))
+    events.Reload()
+    return [(event.step, event.value) for event in events.Scalars(name)]
 
 
 async def test_exactly_the_samples_of_full_batches_are_trained_and_the_rest_is_handed_back(
@@ -67,6 +75,11 @@ async def test_each_step_makes_a_version_that_is_on_offer_and_a_line_in_the_log(
     assert (first["staleness_mean"], second["staleness_max"]) == (0, 1)
     names = {"kl_per_sequence_nats", "score_mean", "entropy", "pg_clipfrac", "is_weight_max", "step_seconds"}
     assert names <= first.keys()
+    # No mix of pretraining texts, no number of it.
+    assert "ptx_nll" not in first
+    steps, scores = zip(*_on_tensorboard(tmp_path, "score_mean"), strict=True)
+    assert steps == (1, 2)
+    assert scores == pytest.approx((first["score_mean"], second["score_mean"]))
 
 
 async def test_a_sample_may_carry_several_rollouts(
@@ -205,25 +218,10 @@ async def test_a_version_that_cannot_be_written_leaves_the_old_one_on_offer_unti
             await source.put_scored([f"p{number}.0" for number in range(4)])
             await learner.until(lambda: learner.status.checkpoint_step == 1)
             assert (await learner.publisher.newer_than(0, wait_seconds=0)).version == 1
-            assert "version 2 was not published: No space left" in learner.status.last_error
+            assert "version 2 was not published: No space left" in learner.status.errors["policy"]
         await learner.until(lambda: learner.publisher.newest_version() == 2)
         await learner.until(learner.health.ready)
         assert learner.status.last_error == ""
-
-
-async def test_a_step_that_is_not_finite_is_undone_and_its_samples_are_tried_again_then_buried(
-    client: Redis, keys: RunKeys, source: Source, ledger: Ledger, streams: Streams, tmp_path: Path
-) -> None:
-    config = learner_config(tmp_path, lease_seconds=0.3, learning_rate=1e38, value_learning_rate=1e38, warmup_steps=0)
-    build = lambda: tiny_ppo(learning_rate=1e38, value_learning_rate=1e38, warmup_steps=0)  # noqa: E731
-    await source.put_scored([f"p{number}.0" for number in range(4)])
-    async with learning(client, keys, config, build) as learner:
-        await learner.until(lambda: any(not part.ok for part in learner.health.components() if part.name == "training"))
-        assert learner.status.step == 0
-        assert "not finite at step 1" in learner.status.last_error
-    assert set((await ledger.states()).values()) == {"dropped:dead_letter"}
-    letters = await streams.dead_letters(Stage.SCORED, 10)
-    assert {(letter.error, letter.attempts) for letter in letters} == {("non_finite_loss", 3)}
 
 
 async def test_a_partial_batch_is_trained_only_where_a_longest_wait_is_set(
@@ -263,6 +261,49 @@ async def test_steps_between_checkpoints_are_acked_with_the_next_one_be_it_for_l
         "step-00000002",
         "step-00000003",
     ]
+
+
+async def test_a_step_whose_numbers_cannot_be_recorded_anywhere_is_a_step_all_the_same(
+    client: Redis, keys: RunKeys, source: Source, ledger: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("onlinerlhf.learner.step_log.StepLog.append", full)
+    monkeypatch.setattr("onlinerlhf.learner.training.tracker.SummaryWriter.add_scalar", full)
+    await source.put_scored([f"p{number}.0" for number in range(4)])
+    async with learning(client, keys, learner_config(tmp_path)) as learner:
+        await learner.until(lambda: learner.status.checkpoint_step == 1)
+        monkeypatch.setattr("onlinerlhf.learner.step_records.Tracker", full)
+    await source.put_scored([f"q{number}.0" for number in range(4)])
+    async with learning(client, keys, learner_config(tmp_path)) as learner:
+        await learner.until(lambda: learner.status.checkpoint_step == 2)
+    assert (await ledger.counts()).trained == 8
+
+
+@pytest.mark.parametrize("estimator", ["rloo", "grpo"])
+async def test_without_a_critic_samples_of_several_responses_are_learned_from_and_single_ones_are_refused(
+    client: Redis,
+    keys: RunKeys,
+    source: Source,
+    ledger: Ledger,
+    streams: Streams,
+    tmp_path: Path,
+    estimator: str,
+) -> None:
+    def build() -> PPO:
+        return tiny_ppo(advantage_estimator=estimator)
+
+    await source.put_scored(["single.0"], num_responses=1)
+    await source.put_scored(["a.0", "b.0"], num_responses=4)
+    config = learner_config(tmp_path, batch_size=8, advantage_estimator=estimator, reward_dir="none")
+    async with learning(client, keys, config, build) as learner:
+        await learner.until(lambda: learner.status.checkpoint_step == 1)
+        assert learner.status.newest["num_rollouts"] == 8
+        assert "value_loss" not in learner.status.newest
+    assert (await ledger.states())["single.0"] == "dropped:dead_letter"
+    assert [letter.error for letter in await streams.dead_letters(Stage.SCORED, 10)] == ["group_size"]
+    assert (await ledger.counts()).trained == 2
 
 
 async def test_learning_stops_after_max_steps(

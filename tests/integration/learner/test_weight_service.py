@@ -2,18 +2,22 @@ import asyncio
 import hashlib
 import zlib
 from collections.abc import AsyncIterable, AsyncIterator
+from functools import partial
 from pathlib import Path
 
 import grpc
 import pytest
 import torch
-from transformers import PreTrainedModel, Qwen3ForCausalLM
+from transformers import Qwen3ForCausalLM
 
 from onlinerlhf.core.errors import CheckpointError
+from onlinerlhf.core.weights import Line
 from onlinerlhf.learner.checkpoint import Progress
-from onlinerlhf.learner.publisher import Publisher
+from onlinerlhf.learner.lines import WeightLines
+from onlinerlhf.learner.publisher import Publisher, Weights
 from onlinerlhf.learner.service import LearnerServicer
 from onlinerlhf.learner.status import Phase, Status
+from onlinerlhf.learner.tensors import unique_tensors
 from onlinerlhf.learner.versions import VersionStore
 from onlinerlhf.learner.weight_service import CHUNK_BYTES, WeightServicer
 from onlinerlhf.runtime.interceptor import CallInterceptor
@@ -21,12 +25,12 @@ from onlinerlhf.v1 import learner_pb2, learner_pb2_grpc, weights_pb2, weights_pb
 from unit.learner.tiny import tiny_config
 
 
-def _wide_policy(seed: int = 0) -> PreTrainedModel:
-    """Its embedding spans three chunks."""
+def _wide_weights(seed: int = 0) -> Weights:
+    """Of a policy whose embedding spans three chunks."""
     torch.manual_seed(seed)
     config = tiny_config()
     config.vocab_size = 5 * CHUNK_BYTES // 2 // (4 * config.hidden_size)
-    return Qwen3ForCausalLM(config)
+    return partial(unique_tensors, Qwen3ForCausalLM(config))
 
 
 EMBEDDING = "model.embed_tokens.weight"
@@ -52,7 +56,8 @@ async def channel(publisher: Publisher, learner: Status) -> AsyncIterator[grpc.a
         return Progress(step=3, version=4)
 
     server = grpc.aio.server(interceptors=[CallInterceptor(max_call_seconds=60)])
-    weights_pb2_grpc.add_WeightServiceServicer_to_server(WeightServicer(publisher), server)
+    servicer = WeightServicer(WeightLines({Line.POLICY: publisher}))
+    weights_pb2_grpc.add_WeightServiceServicer_to_server(servicer, server)
     learner_pb2_grpc.add_LearnerServiceServicer_to_server(LearnerServicer(learner, checkpoint), server)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
@@ -78,7 +83,7 @@ async def _collect(call: AsyncIterable[weights_pb2.Chunk]) -> dict[str, bytes]:
 async def test_what_is_fetched_matches_the_manifest_byte_for_byte(
     publisher: Publisher, weights: "weights_pb2_grpc.WeightServiceAsyncStub"
 ) -> None:
-    await publisher.publish(_wide_policy(), 1)
+    await publisher.publish(_wide_weights(), 1)
     manifest = (await weights.GetManifest(weights_pb2.GetManifestRequest(), timeout=10)).manifest
     assert (manifest.version, manifest.parent) == (1, 0)
     tensors = await _collect(weights.Fetch(weights_pb2.FetchRequest(version=1), timeout=10))
@@ -91,7 +96,7 @@ async def test_what_is_fetched_matches_the_manifest_byte_for_byte(
 async def test_a_fetch_resumes_in_the_middle_of_a_tensor(
     publisher: Publisher, weights: "weights_pb2_grpc.WeightServiceAsyncStub"
 ) -> None:
-    manifest = await publisher.publish(_wide_policy(), 1)
+    manifest = await publisher.publish(_wide_weights(), 1)
     names = [entry.name for entry in manifest.tensors]
     names = names[names.index(EMBEDDING) :]
     whole = await _collect(weights.Fetch(weights_pb2.FetchRequest(version=1, tensors=names), timeout=10))
@@ -104,12 +109,12 @@ async def test_a_fetch_resumes_in_the_middle_of_a_tensor(
 async def test_a_fetch_begun_before_its_version_was_dropped_runs_to_its_end(
     publisher: Publisher, weights: "weights_pb2_grpc.WeightServiceAsyncStub"
 ) -> None:
-    manifest = await publisher.publish(_wide_policy(), 1)
+    manifest = await publisher.publish(_wide_weights(), 1)
     call = weights.Fetch(weights_pb2.FetchRequest(version=1, tensors=[EMBEDDING]), timeout=10)
     chunks = aiter(call)
     first = await anext(chunks)
     for version in (2, 3):
-        await publisher.publish(_wide_policy(version), version)
+        await publisher.publish(_wide_weights(version), version)
     rest = await _collect(chunks)
     expected = next(entry.sha256 for entry in manifest.tensors if entry.name == EMBEDDING)
     assert hashlib.sha256(first.data + rest[EMBEDDING]).digest() == expected
@@ -126,6 +131,8 @@ async def test_a_fetch_begun_before_its_version_was_dropped_runs_to_its_end(
             weights_pb2.FetchRequest(version=1, tensors=["model.norm.weight"], offset=129),
             grpc.StatusCode.INVALID_ARGUMENT,
         ),
+        (weights_pb2.FetchRequest(version=1, line="emma"), grpc.StatusCode.INVALID_ARGUMENT),
+        (weights_pb2.FetchRequest(version=1, line="ema"), grpc.StatusCode.NOT_FOUND),
     ],
 )
 async def test_an_impossible_fetch_is_refused(
@@ -134,7 +141,7 @@ async def test_an_impossible_fetch_is_refused(
     request_: weights_pb2.FetchRequest,
     code: grpc.StatusCode,
 ) -> None:
-    await publisher.publish(_wide_policy(), 1)
+    await publisher.publish(_wide_weights(), 1)
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await _collect(weights.Fetch(request_, timeout=10))
     assert caught.value.code() is code
@@ -143,13 +150,13 @@ async def test_an_impossible_fetch_is_refused(
 async def test_a_long_poll_returns_as_soon_as_there_is_a_newer_version(
     publisher: Publisher, weights: "weights_pb2_grpc.WeightServiceAsyncStub"
 ) -> None:
-    await publisher.publish(_wide_policy(), 1)
+    await publisher.publish(_wide_weights(), 1)
     request = weights_pb2.GetManifestRequest(have_version=1, wait_seconds=30)
     async with asyncio.TaskGroup() as group:
         call = group.create_task(_ask(weights, request), name="long poll")
         await asyncio.sleep(0.1)
         assert not call.done()
-        await publisher.publish(_wide_policy(1), 2)
+        await publisher.publish(_wide_weights(1), 2)
         async with asyncio.timeout(5):
             manifest = (await call).manifest
     assert (manifest.version, manifest.parent) == (2, 1)
@@ -165,10 +172,10 @@ async def test_a_long_poll_ends_before_its_deadline_with_what_is_newest(
     publisher: Publisher, weights: "weights_pb2_grpc.WeightServiceAsyncStub"
 ) -> None:
     request = weights_pb2.GetManifestRequest(wait_seconds=30)
-    with pytest.raises(grpc.aio.AioRpcError, match="no policy version was published within") as caught:
+    with pytest.raises(grpc.aio.AioRpcError, match="no version was published within") as caught:
         await weights.GetManifest(request, timeout=0.6)
     assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
-    await publisher.publish(_wide_policy(), 7)
+    await publisher.publish(_wide_weights(), 7)
     request = weights_pb2.GetManifestRequest(have_version=7, wait_seconds=30)
     assert (await weights.GetManifest(request, timeout=0.6)).manifest.version == 7
 

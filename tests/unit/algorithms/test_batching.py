@@ -1,6 +1,6 @@
 import torch
 
-from onlinerlhf.algorithms.batching import ScoredRollout, length_buckets, pad_batch, split_minibatches
+from onlinerlhf.algorithms.batching import ScoredRollout, pack_rows, pad_batch, share_rows, split_minibatches
 
 
 def test_rollouts_are_padded_on_the_right_and_only_the_response_is_marked() -> None:
@@ -19,24 +19,27 @@ def test_rollouts_are_padded_on_the_right_and_only_the_response_is_marked() -> N
     assert batch.num_response_tokens == 4
 
 
-def test_buckets_hold_rows_of_like_length_and_never_more_than_the_bound() -> None:
-    assert length_buckets([3, 10, 9, 4, 10], max_tokens=20, min_tokens=0) == [[1, 4], [2], [3], [0]]
-    assert length_buckets([3, 10, 9, 4, 10], max_tokens=30, min_tokens=0) == [[1, 4, 2], [3], [0]]
-
-
-def test_a_small_bucket_takes_a_shorter_row_rather_than_opening_another_pass() -> None:
-    assert length_buckets([3, 10, 9, 4, 10], max_tokens=1000, min_tokens=1000) == [[1, 4, 2, 3, 0]]
+def test_micro_batches_hold_rows_of_like_length_and_never_more_tokens_than_the_bound() -> None:
+    assert pack_rows([3, 10, 9, 4, 10], max_tokens=20) == [[1, 4], [2, 3, 0]]
+    assert pack_rows([3, 10, 9, 4, 10], max_tokens=36) == [[1, 4, 2, 3, 0]]
 
 
 def test_a_row_longer_than_the_bound_stands_alone() -> None:
-    assert length_buckets([50, 5, 5], max_tokens=10) == [[0], [1, 2]]
+    assert pack_rows([50, 5, 5], max_tokens=10) == [[0], [1, 2]]
 
 
-def test_every_row_is_in_exactly_one_bucket_and_one_minibatch() -> None:
+def test_rows_are_dealt_out_so_that_the_ranks_have_about_as_many_tokens() -> None:
+    assert share_rows([3, 10, 9, 4, 10], 2) == [[1, 2], [4, 3, 0]]
+    assert share_rows([5], 3) == [[0], [], []]
+
+
+def test_every_row_is_in_exactly_one_micro_batch_one_share_and_one_minibatch() -> None:
     lengths = [(row * 37) % 91 + 1 for row in range(200)]
-    buckets = length_buckets(lengths, max_tokens=512)
-    assert sorted(row for bucket in buckets for row in bucket) == list(range(200))
-    assert all(len(bucket) * max(lengths[row] for row in bucket) <= 512 for bucket in buckets)
+    bins = pack_rows(lengths, max_tokens=512)
+    assert sorted(row for rows in bins for row in rows) == list(range(200))
+    assert all(sum(lengths[row] for row in rows) <= 512 for rows in bins)
+    shares = share_rows(lengths, 3)
+    assert sorted(row for rows in shares for row in rows) == list(range(200))
     parts = split_minibatches(200, 7, generator=torch.Generator().manual_seed(0))
     assert sorted(row for part in parts for row in part) == list(range(200))
     assert sorted(len(part) for part in parts) == [28, 28, 28, 29, 29, 29, 29]

@@ -43,3 +43,10 @@ def test_what_cannot_be_learned_from_is_refused_with_a_reason(scored: ScoredGrou
     with pytest.raises(InvalidInput) as caught:
         scored_rollouts(scored, vocab_size=8)
     assert caught.value.reason == reason
+
+
+def test_a_sample_of_fewer_responses_than_are_compared_is_refused() -> None:
+    assert len(scored_rollouts(_scored(), vocab_size=8, min_responses=2)) == 2
+    with pytest.raises(InvalidInput, match="2 responses, learnable is 3 or more") as caught:
+        scored_rollouts(_scored(), vocab_size=8, min_responses=3)
+    assert caught.value.reason == "group_size"

@@ -10,7 +10,7 @@ def _alone(rollout: ScoredRollout) -> torch.Tensor:
     return torch.tensor([[*rollout.prompt_ids, *rollout.response_ids]])
 
 
-def test_a_padded_pass_gives_each_row_what_a_pass_of_its_own_gives() -> None:
+def test_a_packed_pass_gives_each_row_what_a_pass_of_its_own_gives() -> None:
     policy, rollouts = tiny_policy(), random_rollouts(6)
     batch = pad_batch(rollouts)
     found = response_logprobs(policy, micro_batch(batch, [0, 1, 2, 3, 4, 5]))
@@ -50,5 +50,15 @@ def test_rows_are_cut_to_the_longest_of_the_micro_batch() -> None:
     batch = pad_batch(random_rollouts(6))
     shortest = min(range(6), key=lambda row: batch.lengths[row])
     micro = micro_batch(batch, [shortest])
-    assert micro.input_ids.shape == (1, batch.lengths[shortest])
-    assert torch.equal(micro.take(batch.input_ids), micro.input_ids)
+    assert micro.response_mask.shape == (1, batch.lengths[shortest])
+    assert torch.equal(micro.take(batch.input_ids), micro.packed.input_ids)
+
+
+def test_no_rows_make_a_pass_that_counts_for_nothing() -> None:
+    policy = tiny_policy()
+    micro = micro_batch(pad_batch(random_rollouts(2)), [])
+    logprobs = response_logprobs(policy, micro)
+    assert logprobs.shape == (0, 0)
+    logprobs.sum().backward()  # type: ignore[no-untyped-call]
+    gradients = [parameter.grad for parameter in policy.parameters()]
+    assert all(gradient is not None and not gradient.any() for gradient in gradients)

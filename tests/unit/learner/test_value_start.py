@@ -2,10 +2,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from pydantic import ValidationError
 from transformers import AutoModelForSequenceClassification
 
 from onlinerlhf.algorithms.batching import pad_batch
-from onlinerlhf.learner.app import build_ppo
+from onlinerlhf.learner.build import build_ppo
 from onlinerlhf.learner.config import LearnerConfig
 from onlinerlhf.learner.ppo import PPO
 from onlinerlhf.models.scalar import load_reward_model, reward_scores, token_values
@@ -30,6 +31,7 @@ def test_at_the_start_the_value_at_the_last_token_is_the_reward_models_score(ppo
     attention_mask = (torch.arange(batch.input_ids.shape[1]) < torch.tensor(batch.lengths).unsqueeze(1)).long()
     with torch.inference_mode():
         scores = reward_scores(load_reward_model(tmp_path / "reward"), batch.input_ids, attention_mask)
+        assert ppo.value is not None
         values = token_values(ppo.value, batch.input_ids, attention_mask)
     last = torch.tensor(batch.lengths) - 1
     torch.testing.assert_close(values[torch.arange(5), last], scores, atol=1e-5, rtol=0)
@@ -37,8 +39,19 @@ def test_at_the_start_the_value_at_the_last_token_is_the_reward_models_score(ppo
 
 def test_policy_reference_and_value_net_share_no_memory(ppo: PPO) -> None:
     places = [
-        {parameter.data_ptr() for parameter in model.parameters()} for model in (ppo.policy, ppo.reference, ppo.value)
+        {parameter.data_ptr() for parameter in model.parameters()}
+        for model in filter(None, (ppo.policy, ppo.reference, ppo.value))
     ]
     assert not places[0] & places[1]
     assert not places[0] & places[2]
     assert not any(parameter.requires_grad for parameter in ppo.reference.parameters())
+
+
+def test_a_reward_model_is_required_just_where_a_value_network_starts_from_it(tmp_path: Path) -> None:
+    tiny_policy().save_pretrained(tmp_path / "policy")
+    places = {"policy_dir": tmp_path / "policy", "output_dir": tmp_path / "out"}
+    with pytest.raises(ValidationError, match="reward_dir is required: advantage_estimator gae"):
+        LearnerConfig.model_validate(places)
+    ppo = build_ppo(LearnerConfig.model_validate({**places, "advantage_estimator": "rloo", "ema_decay": "none"}))
+    assert ppo.value is None
+    assert ppo.ema is None

@@ -1,5 +1,6 @@
 import asyncio
 import hashlib
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -8,8 +9,10 @@ from safetensors.torch import load_file
 from transformers import PreTrainedModel
 
 from onlinerlhf.core.errors import NonFiniteWeights, NotFound, WeightsRefused
-from onlinerlhf.core.weights import entries_digest
+from onlinerlhf.core.weights import Line, entries_digest
+from onlinerlhf.learner.lines import WeightLines
 from onlinerlhf.learner.publisher import Publisher
+from onlinerlhf.learner.tensors import unique_tensors
 from onlinerlhf.learner.versions import VersionStore
 from unit.learner.tiny import tiny_policy
 
@@ -28,7 +31,7 @@ def _first_weight(model: PreTrainedModel) -> torch.nn.Parameter:
 def test_a_version_has_the_names_and_bytes_of_a_transformers_checkpoint(tmp_path: Path) -> None:
     policy = tiny_policy()
     store = _store(tmp_path)
-    manifest = store.save(policy, 1)
+    manifest = store.save(unique_tensors(policy), 1)
     stored = store.get(1)
     tensors = load_file(stored.path)
     assert [entry.name for entry in manifest.tensors] == sorted(tensors)
@@ -41,8 +44,8 @@ def test_a_version_has_the_names_and_bytes_of_a_transformers_checkpoint(tmp_path
 
 
 def test_tied_weights_are_published_once_and_untied_ones_both(tmp_path: Path) -> None:
-    tied = _store(tmp_path / "tied").save(tiny_policy(), 1)
-    untied = _store(tmp_path / "untied").save(tiny_policy(tie_word_embeddings=False), 1)
+    tied = _store(tmp_path / "tied").save(unique_tensors(tiny_policy()), 1)
+    untied = _store(tmp_path / "untied").save(unique_tensors(tiny_policy(tie_word_embeddings=False)), 1)
     assert "lm_head.weight" not in {entry.name for entry in tied.tensors}
     assert {"lm_head.weight", "model.embed_tokens.weight"} <= {entry.name for entry in untied.tensors}
 
@@ -51,11 +54,11 @@ def test_tied_weights_are_published_once_and_untied_ones_both(tmp_path: Path) ->
 def test_weights_that_are_not_finite_are_refused_and_the_old_version_stays(tmp_path: Path, bad: float) -> None:
     policy = tiny_policy()
     store = _store(tmp_path)
-    store.save(policy, 1)
+    store.save(unique_tensors(policy), 1)
     with torch.no_grad():
         _first_weight(policy)[3, 4] = bad
     with pytest.raises(NonFiniteWeights, match="up_proj"):
-        store.save(policy, 2)
+        store.save(unique_tensors(policy), 2)
     assert store.newest is not None and store.newest.version == 1
     assert [path.name for path in store.directory.iterdir()] == ["version-00000001.safetensors"]
 
@@ -67,29 +70,29 @@ def test_weights_that_overflow_the_published_dtype_are_refused(tmp_path: Path) -
     store = VersionStore(tmp_path / "versions", dtype=torch.float16)
     store.load()
     with pytest.raises(NonFiniteWeights, match="float16"):
-        store.save(policy, 1)
+        store.save(unique_tensors(policy), 1)
 
 
 def test_a_published_dtype_is_what_the_file_holds(tmp_path: Path) -> None:
     store = VersionStore(tmp_path / "versions", dtype=torch.bfloat16)
     store.load()
-    manifest = store.save(tiny_policy(), 1)
+    manifest = store.save(unique_tensors(tiny_policy()), 1)
     assert {entry.dtype for entry in manifest.tensors} == {"BF16"}
     assert load_file(store.get(1).path)["model.norm.weight"].dtype == torch.bfloat16
 
 
 def test_a_number_never_stands_for_two_sets_of_weights(tmp_path: Path) -> None:
     store = _store(tmp_path)
-    store.save(tiny_policy(0), 5)
+    store.save(unique_tensors(tiny_policy(0)), 5)
     for taken in (5, 4):
         with pytest.raises(WeightsRefused, match="the newest is 5"):
-            store.save(tiny_policy(1), taken)
+            store.save(unique_tensors(tiny_policy(1)), taken)
 
 
 def test_the_last_few_versions_are_kept(tmp_path: Path) -> None:
     store = _store(tmp_path, keep=2)
     for version in (1, 2, 5):
-        store.save(tiny_policy(version), version)
+        store.save(unique_tensors(tiny_policy(version)), version)
     with pytest.raises(NotFound, match="version 1 is not on offer; the newest is 5"):
         store.get(1)
     assert sorted(path.name for path in store.directory.iterdir()) == [
@@ -100,14 +103,14 @@ def test_the_last_few_versions_are_kept(tmp_path: Path) -> None:
 
 def test_versions_are_found_again_after_a_restart_and_leftovers_are_cleared(tmp_path: Path) -> None:
     first = _store(tmp_path)
-    manifest = first.save(tiny_policy(), 3)
+    manifest = first.save(unique_tensors(tiny_policy()), 3)
     (first.directory / "version-00000004.safetensors.tmp").write_bytes(b"half")
     (first.directory / "version-00000009.safetensors").write_bytes(b"not a version")
     second = _store(tmp_path)
     assert second.newest == manifest
-    assert second.holds(tiny_policy(), 3)
-    assert not second.holds(tiny_policy(), 9)
-    assert not second.holds(tiny_policy(seed=1), 3)
+    assert second.holds(unique_tensors(tiny_policy()), 3)
+    assert not second.holds(unique_tensors(tiny_policy()), 9)
+    assert not second.holds(unique_tensors(tiny_policy(seed=1)), 3)
     assert not (first.directory / "version-00000004.safetensors.tmp").exists()
     # The unreadable file's number is taken all the same.
     assert second.newest_number() == 9
@@ -117,7 +120,7 @@ def test_a_full_disk_leaves_the_old_version_and_no_half_of_the_new_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = _store(tmp_path)
-    store.save(tiny_policy(), 1)
+    store.save(unique_tensors(tiny_policy()), 1)
 
     def full(tensors: object, path: Path, metadata: object) -> None:
         path.write_bytes(b"half")
@@ -125,7 +128,7 @@ def test_a_full_disk_leaves_the_old_version_and_no_half_of_the_new_one(
 
     monkeypatch.setattr("onlinerlhf.learner.versions.write_tensors", full)
     with pytest.raises(OSError, match="No space left"):
-        store.save(tiny_policy(1), 2)
+        store.save(unique_tensors(tiny_policy(1)), 2)
     assert store.newest is not None and store.newest.version == 1
     assert [path.name for path in store.directory.iterdir()] == ["version-00000001.safetensors"]
 
@@ -141,9 +144,9 @@ def test_a_version_that_cannot_be_read_back_does_not_take_its_number(
     with monkeypatch.context() as patched:
         patched.setattr("onlinerlhf.learner.versions._read", fail)
         with pytest.raises(OSError, match="Too many open files"):
-            store.save(tiny_policy(), 1)
+            store.save(unique_tensors(tiny_policy()), 1)
     assert store.newest is None
-    store.save(tiny_policy(), 1)
+    store.save(unique_tensors(tiny_policy()), 1)
     assert load_file(store.get(1).path).keys() == {entry.name for entry in store.get(1).manifest.tensors}
 
 
@@ -151,10 +154,10 @@ async def test_a_delta_lists_what_differs_from_the_version_that_the_caller_holds
     publisher = Publisher(VersionStore(tmp_path / "versions", keep=2))
     await publisher.load()
     policy = tiny_policy()
-    await publisher.publish(policy, 1)
+    await publisher.publish(partial(unique_tensors, policy), 1)
     with torch.no_grad():
         _first_weight(policy).add_(1)
-    full = await publisher.publish(policy, 2)
+    full = await publisher.publish(partial(unique_tensors, policy), 2)
     delta = await publisher.newer_than(1, wait_seconds=0)
     assert (delta.version, delta.parent) == (2, 1)
     assert [entry.name for entry in delta.tensors] == ["model.layers.0.mlp.up_proj.weight"]
@@ -162,24 +165,24 @@ async def test_a_delta_lists_what_differs_from_the_version_that_the_caller_holds
     assert await publisher.newer_than(1, wait_seconds=0, full=True) == full
     assert await publisher.newer_than(0, wait_seconds=0) == full
     # Version 1 is forgotten with the third: no delta against it any more.
-    await publisher.publish(tiny_policy(1), 3)
+    await publisher.publish(partial(unique_tensors, tiny_policy(1)), 3)
     assert not (await publisher.newer_than(1, wait_seconds=0)).is_delta
 
 
 async def test_a_wait_without_a_newer_version_ends_with_the_newest_there_is(tmp_path: Path) -> None:
     publisher = Publisher(VersionStore(tmp_path / "versions"))
     await publisher.load()
-    full = await publisher.publish(tiny_policy(), 4)
+    full = await publisher.publish(partial(unique_tensors, tiny_policy()), 4)
     assert await publisher.newer_than(4, wait_seconds=0.02) == full
 
 
 async def test_a_drain_ends_the_waits(tmp_path: Path) -> None:
     publisher = Publisher(VersionStore(tmp_path / "versions"))
     await publisher.load()
-    full = await publisher.publish(tiny_policy(), 4)
+    full = await publisher.publish(partial(unique_tensors, tiny_policy()), 4)
     stop = asyncio.Event()
     async with asyncio.timeout(5), asyncio.TaskGroup() as tasks:
-        tasks.create_task(publisher.close_at(stop), name="close")
+        tasks.create_task(WeightLines({Line.POLICY: publisher}).close_at(stop), name="close")
         waiting = tasks.create_task(publisher.newer_than(4, wait_seconds=60), name="wait")
         await asyncio.sleep(0)
         stop.set()

@@ -9,6 +9,7 @@ from transformers import AutoModelForTokenClassification, PreTrainedModel, Qwen3
 from onlinerlhf.algorithms.batching import ScoredRollout
 from onlinerlhf.learner.ppo import PPO
 from onlinerlhf.learner.ppo_config import PPOConfig
+from onlinerlhf.models.policy import prepared
 
 VOCAB = 61
 
@@ -34,12 +35,12 @@ def tiny_config(*, tie_word_embeddings: bool = True) -> Qwen3Config:
 
 def tiny_policy(seed: int = 0, *, tie_word_embeddings: bool = True) -> PreTrainedModel:
     torch.manual_seed(seed)
-    return Qwen3ForCausalLM(tiny_config(tie_word_embeddings=tie_word_embeddings)).eval()
+    return prepared(Qwen3ForCausalLM(tiny_config(tie_word_embeddings=tie_word_embeddings)))
 
 
 def tiny_value(seed: int = 1) -> PreTrainedModel:
     torch.manual_seed(seed)
-    return AutoModelForTokenClassification.from_config(tiny_config()).eval()
+    return prepared(AutoModelForTokenClassification.from_config(tiny_config()))
 
 
 def tiny_ppo(*, tie_word_embeddings: bool = True, **settings: object) -> PPO:
@@ -48,7 +49,8 @@ def tiny_ppo(*, tie_word_embeddings: bool = True, **settings: object) -> PPO:
     config = PPOConfig.model_validate(
         {"num_minibatches": 2, "learning_rate": 1e-3, "value_learning_rate": 1e-3, **settings}
     )
-    return PPO(policy=policy, reference=copy.deepcopy(policy), value=tiny_value(), config=config)
+    value = tiny_value() if config.has_critic else None
+    return PPO(policy=policy, reference=copy.deepcopy(policy), value=value, config=config)
 
 
 def random_rollouts(count: int, *, seed: int = 0) -> list[ScoredRollout]:

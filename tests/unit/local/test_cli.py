@@ -15,7 +15,7 @@ from onlinerlhf.local.snapshot import LearnerView, Snapshot
 from onlinerlhf.local.up import ready_line
 from onlinerlhf_client import OnlineRLHFError as ClientError
 
-COMMANDS = ["bootstrap", "demo", "doctor", "status", "submit", "up"]
+COMMANDS = ["bootstrap", "demo", "doctor", "reproduce", "status", "submit", "train", "up"]
 HEAVY = ["torch", "vllm", "transformers", "matplotlib", "grpc", "rich", "redis"]
 
 

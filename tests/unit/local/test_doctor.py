@@ -13,6 +13,7 @@ from onlinerlhf.local.snapshot import (
     Snapshot,
     StageView,
 )
+from onlinerlhf.local.status import as_line
 
 BUSY = LedgerView(admitted=10, trained=4, pending={"prompts": 6})
 
@@ -140,3 +141,15 @@ def test_the_worst_comes_first() -> None:
     )
     severities = [each.severity for each in diagnose(snapshot)]
     assert severities == [Severity.BROKEN, Severity.WARNING, Severity.NOTE]
+
+
+def test_a_learner_that_stopped_after_skipped_steps_says_once_what_to_do() -> None:
+    reason = "stopped at the checkpoint of step 2: 3 steps in a row were undone; lower learning_rate"
+    part = ComponentView(name="training", ok=False, reason=reason, since_seconds=7.0)
+    snapshot = Snapshot(
+        services=(ServiceView(name="learner", components=(part,)),),
+        learner=LearnerView(phase="stopped", step=3, checkpoint_step=2, last_error=reason),
+    )
+    assert lines(snapshot) == [f"broken: learner: training is not ok for 7 s: {reason}"]
+    assert "(stopped 0/0)" in as_line(snapshot)
+    assert f"learner/training: {reason}" in as_line(snapshot)

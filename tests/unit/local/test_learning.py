@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from onlinerlhf.core.errors import OnlineRLHFError, WaitTimeout
-from onlinerlhf.learner.bootstrap.progress import Silence
+from onlinerlhf.learner.training.progress import Silence
 from onlinerlhf.local.learning import audited_counts, checkpoint
 from onlinerlhf.runtime.ledger import Ledger, LedgerCounts, count_states
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from onlinerlhf.core.errors import ConfigError, NotFound, StartupError
+from onlinerlhf.learner.config import LearnerConfig
 from onlinerlhf.local import endpoints as endpoint_files
 from onlinerlhf.local import running
 from onlinerlhf.local.endpoints import Endpoints, ProcessEntry
@@ -25,6 +26,7 @@ from onlinerlhf.local.platform import (
     shared_environment,
     socket_environment,
 )
+from onlinerlhf.runtime import config as configs
 
 
 @pytest.fixture
@@ -201,3 +203,16 @@ def test_a_run_that_is_up_is_not_started_twice(tmp_path: Path) -> None:
     endpoints(tmp_path, pid=1).write()
     with pytest.raises(StartupError, match="already up"):
         running.refuse_second_start(tmp_path)
+
+
+def test_a_run_without_a_critic_is_planned_from_two_settings(spec: PlatformSpec, tmp_path: Path) -> None:
+    overrides = merge(parse_setting("learner.advantage_estimator=grpo"), parse_setting("rollout.num_responses=4"))
+    planned = plan(replace(spec, overrides=overrides))
+    path = tmp_path / "platform.toml"
+    path.write_text(dump_toml(planned.sections))
+    _, learner = configs.load("learner", LearnerConfig, path=path)
+    assert (learner.advantage_estimator, learner.has_critic) == ("grpo", False)
+    # (max_staleness 4 - 1) batches of 512 responses, 4 a sample.
+    assert planned.sections["rollout"]["max_samples_ahead"] == 3 * 512 // 4
+    with pytest.raises(ConfigError, match="grpo compares a prompt's responses: set rollout.num_responses above 1"):
+        plan(replace(spec, overrides=parse_setting("learner.advantage_estimator=grpo")))

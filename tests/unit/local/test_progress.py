@@ -5,8 +5,8 @@ import io
 from rich.console import Console
 from rich.progress import Progress, TextColumn
 
-from onlinerlhf.learner.bootstrap import progress
-from onlinerlhf.learner.bootstrap.progress import Bars, reporter
+from onlinerlhf.learner.training import progress
+from onlinerlhf.learner.training.progress import Bars, reporter
 
 
 class Terminal(io.StringIO):

@@ -9,10 +9,9 @@ import torch
 
 from onlinerlhf.core.errors import ConfigError
 from onlinerlhf.learner.bootstrap import bootstrap
-from onlinerlhf.learner.bootstrap.fit import cosine
 from onlinerlhf.learner.bootstrap.muon import orthogonalised
-from onlinerlhf.learner.bootstrap.progress import reporter
-from onlinerlhf.learner.bootstrap.sample import sample
+from onlinerlhf.learner.sampling import sample
+from onlinerlhf.learner.training.progress import reporter
 from onlinerlhf.models.policy import load_policy
 from onlinerlhf.models.scalar import load_reward_model
 from onlinerlhf.models.tokenizer import PromptTokenizer
@@ -91,12 +90,6 @@ def test_sampling_from_a_padded_batch_follows_the_models_distribution(made: Path
 
     observed = torch.bincount(torch.tensor(responses[:4_000]).flatten(), minlength=len(expected)) / 4_000
     assert float((observed - expected).abs().max()) < 0.02
-
-
-def test_the_learning_rate_warms_up_and_ends_at_a_tenth() -> None:
-    assert cosine(0, 100) == pytest.approx(0.2)
-    assert cosine(4, 100) == pytest.approx(1.0)
-    assert cosine(100, 100) == pytest.approx(0.1)
 
 
 def test_progress_outside_a_terminal_is_a_line_at_the_end_of_a_stage() -> None:

@@ -123,6 +123,15 @@ async def test_an_absent_learner_is_asked_again_within_two_seconds_while_the_old
     assert await fixture.updater._turn() == 0
 
 
+async def test_a_worker_that_never_got_a_version_says_what_it_waits_for(fixture: Fixture) -> None:
+    fixture.learner.away = True
+
+    await fixture.updater._turn()
+
+    (weights,) = fixture.health.components()
+    assert (weights.ok, weights.reason) == (False, "no policy version applied yet: the learner is away")
+
+
 async def test_an_older_version_than_the_one_applied_is_refused(fixture: Fixture) -> None:
     fixture.learner.versions = {5: tensors(5.0)}
     await fixture.updater.update_once()

@@ -5,7 +5,7 @@ from pathlib import Path
 from transformers.utils import logging
 
 from onlinerlhf.learner.bootstrap.compose import bootstrap
-from onlinerlhf.learner.bootstrap.progress import reporter
+from onlinerlhf.learner.training.progress import reporter
 
 
 def bootstrap_command(out: Path, seed: int, scale: str) -> None:

@@ -14,9 +14,10 @@ import torch
 from onlinerlhf.core.errors import ConfigError
 from onlinerlhf.learner.bootstrap import pretrain, sft
 from onlinerlhf.learner.bootstrap import reward_model as rm
-from onlinerlhf.learner.bootstrap.progress import Reporter, Silence
 from onlinerlhf.learner.bootstrap.sizes import SIZES, Size
 from onlinerlhf.learner.bootstrap.tokenizer_training import train_tokenizer
+from onlinerlhf.learner.training.progress import Reporter, Silence
+from onlinerlhf.learner.training.reward_model import centre, reward_model_from
 from onlinerlhf.models.policy import load_policy, save_model
 from onlinerlhf.models.tokenizer import PromptTokenizer
 from onlinerlhf.world.demonstrations import demonstrations
@@ -24,7 +25,6 @@ from onlinerlhf.world.text import documents
 
 STAGES = ("tokenizer", "base", "sft", "reward")
 REPORT = "bootstrap.json"
-_HELD_OUT_RANKINGS = 100
 # A second thread makes a stage a third faster; models this small gain nothing from a third.
 _NUM_THREADS = 2
 
@@ -97,41 +97,28 @@ class _Work:
     def base(self) -> dict[str, Any]:
         tokenizer = self._tokenizer()
         model = pretrain.new_model(tokenizer, self.size, tie_word_embeddings=False, seed=self.seed)
-        progress = self.reporter.start("pretraining", self.size.pretrain_steps)
-        loss = pretrain.pretrain(model, tokenizer, self.size, seed=self.seed, progress=progress)
+        loss = pretrain.pretrain(model, tokenizer, self.size, seed=self.seed, progress=self.reporter)
         save_model(model, self.out / "tokenizer", self.out / "base")
         return {"parameters": model.num_parameters(), "loss": round(loss, 4)}
 
     def sft(self) -> dict[str, Any]:
         tokenizer, model = self._tokenizer(), load_policy(self.out / "base")
-        progress = self.reporter.start("fine-tuning", sft.num_steps(self.size))
-        loss = sft.finetune(model, tokenizer, self.size, seed=self.seed, progress=progress)
+        loss = sft.finetune(model, tokenizer, self.size, seed=self.seed, progress=self.reporter)
         save_model(model, self.out / "tokenizer", self.out / "sft")
         return {"demonstrations": self.size.num_demonstrations, "loss": round(loss, 4)}
 
     def reward(self) -> dict[str, Any]:
         tokenizer, policy = self._tokenizer(), load_policy(self.out / "sft")
-        count = self.size.num_rankings + _HELD_OUT_RANKINGS
-        rankings = rm.collect_rankings(
-            policy,
-            tokenizer,
-            self.size,
-            count,
-            seed=self.seed,
-            progress=self.reporter.start("collecting rankings", count),
-        )
-        train, held_out = rankings[: self.size.num_rankings], rankings[self.size.num_rankings :]
-        model = rm.reward_model_from(self.out / "sft", seed=self.seed)
-        num_steps = -(-len(train) // self.size.ranking_batch)
-        progress = self.reporter.start("reward model", num_steps)
-        loss = rm.train_reward_model(model, tokenizer, train, self.size, seed=self.seed, progress=progress)
-        rm.centre(model, tokenizer, sft.examples(tokenizer, min(1_000, self.size.num_demonstrations), seed=self.seed))
+        rankings = rm.collect_rankings(policy, tokenizer, self.size, seed=self.seed, progress=self.reporter)
+        model = reward_model_from(self.out / "sft", seed=self.seed)
+        loss = rm.train_reward_model(model, rankings.train, self.size, seed=self.seed, progress=self.reporter)
+        shown = sft.examples(tokenizer, min(1_000, self.size.num_demonstrations), seed=self.seed)
+        centre(model, shown, micro_batch_tokens=rm.MICRO_BATCH_TOKENS)
         save_model(model, self.out / "tokenizer", self.out / "reward")
         return {
-            "rankings": len(train),
+            "rankings": len(rankings.train),
             "loss": round(loss, 4),
-            "pair_accuracy": round(rm.pair_accuracy(model, tokenizer, held_out, self.size), 4),
-            "pair_accuracy_ceiling": round(rm.ceiling(tokenizer, held_out), 4),
+            **rm.measurements(model, tokenizer, rankings),
             "score_offset": round(model.config.score_offset, 4),
         }
 

@@ -10,6 +10,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from transformers import PreTrainedModel
+
+from onlinerlhf.learner.bootstrap.sizes import Rates
+from onlinerlhf.learner.training.config import TrainingConfig
 
 _ITERATIONS = 5
 _COEFFICIENTS = (3.4445, -4.7750, 2.0315)
@@ -58,3 +62,21 @@ def orthogonalised(matrices: Tensor) -> Tensor:
         gram = x @ x.mT
         x = a * x + (b * gram + c * gram @ gram) @ x
     return x.mT if tall else x  # type: ignore[no-any-return]
+
+
+def muon_and_adamw(rates: Rates) -> Callable[[PreTrainedModel, TrainingConfig], list[torch.optim.Optimizer]]:
+    """Optimizers for a training: Muon for the matrices inside the layers, AdamW for embeddings, heads and norms.
+
+    Muon needs fewer steps than AdamW to the same loss, and steps are most of the time that a bootstrap takes.
+    """
+
+    def optimizers(model: PreTrainedModel, _: TrainingConfig) -> list[torch.optim.Optimizer]:
+        named = list(model.named_parameters())
+        matrices = [parameter for name, parameter in named if parameter.ndim == 2 and ".layers." in name]
+        others = [parameter for name, parameter in named if not (parameter.ndim == 2 and ".layers." in name)]
+        return [
+            Muon(matrices, lr=rates.matrices),
+            torch.optim.AdamW(others, lr=rates.others, betas=(0.9, 0.98), weight_decay=0.0, fused=True),
+        ]
+
+    return optimizers

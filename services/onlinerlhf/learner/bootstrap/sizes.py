@@ -34,6 +34,8 @@ class Size:
     sft_rates: Rates
     num_rankings: int
     """Prompts whose responses are ranked, 4 to 9 responses each."""
+    num_held_out_rankings: int
+    """To measure on: so many by labelers trained on, so many by others."""
     ranking_batch: int
     """Prompts a step of reward model training."""
     reward_rates: Rates
@@ -55,6 +57,7 @@ SIZES = {
         sft_epochs=2,
         sft_rates=Rates(matrices=3e-3, others=2e-3),
         num_rankings=4_000,
+        num_held_out_rankings=600,
         ranking_batch=16,
         reward_rates=Rates(matrices=5e-3, others=1e-3),
         max_response_tokens=40,
@@ -73,6 +76,7 @@ SIZES = {
         sft_epochs=1,
         sft_rates=Rates(matrices=3e-3, others=2e-3),
         num_rankings=8,
+        num_held_out_rankings=8,
         ranking_batch=4,
         reward_rates=Rates(matrices=3e-3, others=1e-3),
         max_response_tokens=12,

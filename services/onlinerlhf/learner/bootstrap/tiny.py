@@ -4,9 +4,9 @@ import itertools
 from pathlib import Path
 
 from onlinerlhf.learner.bootstrap.pretrain import new_model
-from onlinerlhf.learner.bootstrap.reward_model import reward_model_from
 from onlinerlhf.learner.bootstrap.sizes import SIZES
 from onlinerlhf.learner.bootstrap.tokenizer_training import train_tokenizer
+from onlinerlhf.learner.training.reward_model import reward_model_from
 from onlinerlhf.models.policy import save_model
 from onlinerlhf.models.tokenizer import PromptTokenizer
 from onlinerlhf.world.text import documents

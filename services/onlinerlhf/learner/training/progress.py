@@ -21,7 +21,7 @@ class Progress(Protocol):
 
 
 class Reporter(Protocol):
-    """Where a bootstrap says what it is doing."""
+    """Where a training says what it is doing."""
 
     def start(self, name: str, total: int) -> Progress:
         """A stage of `total` steps begins."""
@@ -64,15 +64,21 @@ class _Line:
         self._lines, self._name, self._total = lines, name, total
         self._done = 0
         self._began = self._spoke = time.monotonic()
+        self._first: int | None = None
 
     def advance(self, *, detail: str = "", steps: int = 1) -> None:
         self._done += steps
         now = time.monotonic()
+        if self._first is None:
+            # It may stand for all that an earlier process did, and says nothing about speed.
+            self._first, self._began = self._done, now
         if now - self._spoke < _SECONDS_BETWEEN_LINES and self._done < self._total:
             return
         self._spoke = now
-        left = (now - self._began) / self._done * (self._total - self._done)
-        self._lines.say(f"{self._name}: {self._done}/{self._total} {detail} ({left:.0f} s left)")
+        left = (now - self._began) / max(1, self._done - self._first) * (self._total - self._done)
+        is_known = self._done > self._first or self._done == self._total
+        estimate = f" ({left:.0f} s left)" if is_known else ""
+        self._lines.say(f"{self._name}: {self._done}/{self._total} {detail}{estimate}")
 
 
 class _Bar:
