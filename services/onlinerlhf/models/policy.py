@@ -3,7 +3,6 @@
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -56,23 +55,16 @@ def prepared(model: Any) -> PreTrainedModel:
     return model
 
 
-def save_model(
-    model: PreTrainedModel,
-    tokenizer_dir: Path | str,
-    path: Path | str,
-    *,
-    tensors: Mapping[str, torch.Tensor] | None = None,
-) -> None:
+def save_model(model: PreTrainedModel, tokenizer_dir: Path | str, path: Path | str) -> None:
     """Writes a complete transformers directory, tokenizer files included, or nothing at all.
 
     Everything goes to a temporary directory beside `path`, is synced, and is renamed. An existing `path` is replaced.
-    tensors: the weights to write, by name; None: the model's own.
     """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
     try:
-        model.save_pretrained(staging, state_dict=None if tensors is None else dict(tensors))
+        model.save_pretrained(staging)
         for name in TOKENIZER_FILES:
             source = Path(tokenizer_dir) / name
             if source.exists():

@@ -50,9 +50,7 @@ async def compose(run_config: RunConfig, config: RolloutConfig) -> None:
     keeper = EngineKeeper(engine, health)
     client = redis.connect(run_config)
     channel = channels.open_channel(config.learner_target, max_message_bytes=config.max_message_bytes)
-    source = LearnerSource(
-        channel, fetch_timeout_seconds=config.fetch_timeout_seconds, line=config.weights_line
-    )
+    source = LearnerSource(channel, fetch_timeout_seconds=config.fetch_timeout_seconds, line=config.weights_line)
     staging = Staging(source, config.staging_dir, expected_shapes=model_shapes(config.model_dir))
     updater = Updater(source, staging, engine, health, manifest_wait_seconds=config.manifest_wait_seconds)
     admission = Admission(updater, max_versions_behind=config.max_versions_behind)

@@ -17,7 +17,7 @@ from onlinerlhf.learner.ppo_config import PPOConfig
 from onlinerlhf.learner.ppo_state import gather, restore, scalars
 from onlinerlhf.learner.pretraining_mix import PretrainingMix
 from onlinerlhf.models.packed import pack, packed_token_logprobs
-from unit.learner.tiny import random_rollouts, tiny_policy, tiny_ppo
+from unit.learner.tiny import random_rollouts, tiny_policy, tiny_ppo, tiny_value
 
 TEXTS = tuple(" ".join("abcdefgh"[place % 8] for place in range(start, start + 9)) for start in range(12))
 
@@ -199,7 +199,12 @@ def test_an_estimator_and_its_value_network_go_together() -> None:
     with pytest.raises(ValueError, match="gae needs value network"):
         PPO(policy=tiny_policy(), reference=tiny_policy(), value=None, config=PPOConfig())
     with pytest.raises(ValueError, match="rloo takes no value network"):
-        tiny_ppo(advantage_estimator="rloo")
+        PPO(
+            policy=tiny_policy(),
+            reference=tiny_policy(),
+            value=tiny_value(),
+            config=PPOConfig(advantage_estimator="rloo"),
+        )
 
 
 def test_missing_eos_is_replaced_or_penalised_in_what_is_reported() -> None:
