@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PROTOS := $(wildcard proto/onlinerlhf/v1/*.proto)
 GENERATED := services/onlinerlhf/v1
 
-.PHONY: help install proto check format test bench demo clean
+.PHONY: help install proto check format test bench demo reproduce clean
 
 help:  ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -45,6 +45,9 @@ bench: $(VENV)/.installed  ## one line a claim: name value unit goal
 
 demo: $(VENV)/.installed  ## bootstrap models, run the platform, train online, evaluate, write a report
 	$(BIN)/onlinerlhf demo
+
+reproduce: $(VENV)/.installed  ## train and compare base, SFT, PPO and PPO-ptx on three seeds; write docs/reproduction.md
+	$(BIN)/onlinerlhf reproduce --out docs
 
 clean:  ## remove .onlinerlhf: every model, run and report made here
 	rm -rf .onlinerlhf

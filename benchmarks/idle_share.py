@@ -15,7 +15,7 @@ from claims import Claim
 
 from onlinerlhf.core.errors import WaitTimeout
 from onlinerlhf.learner.bootstrap import bootstrap
-from onlinerlhf.learner.bootstrap.progress import Reporter, reporter
+from onlinerlhf.learner.training.progress import Reporter, reporter
 from onlinerlhf.local.demo_settings import DEMO
 from onlinerlhf.local.monitor import Monitor
 from onlinerlhf.local.platform import PlatformSpec, plan

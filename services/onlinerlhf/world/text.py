@@ -1,16 +1,29 @@
-"""Pretraining text: the world's facts as prose, repeated words, and worked exercises."""
+"""Pretraining text: the world's facts as prose, repeated words, and questions that strangers answered.
+
+Strangers know what they are talking about, and mind what was asked for even less than those who write demonstrations.
+"""
 
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from onlinerlhf.world import lexicon as lex
+from onlinerlhf.world.demonstrations import Writer, write
 from onlinerlhf.world.draw import training_tasks
 from onlinerlhf.world.tasks import Task
 
 _PROSE_SHARE = 0.2
 _REPEATS_SHARE = 0.15
 _CHAT_SHARE = 0.5
+_NAMED_SHARE = 0.5
+_SECOND_SHARE = 0.3
+STRANGERS = (
+    Writer(name="in a school book", rambles=0.4, ignores_form=0.8, errs=0.02),
+    Writer(name="in a letter", rambles=0.9, ignores_form=0.6, errs=0.05),
+    Writer(name="on a wall", rambles=0.6, ignores_form=0.7, errs=0.1),
+)
+"""Whose answers are found in the pretraining text, by where they stand."""
+SOURCES = tuple(stranger.name for stranger in STRANGERS)
 _WORDS = (*lex.NAMES, *lex.COLOURS, *lex.OBJECTS, *lex.ANIMALS, *lex.FOODS, *lex.TOOLS, *lex.PAST.values())
 
 
@@ -42,13 +55,20 @@ def documents(*, seed: int) -> Iterator[Document]:
         elif kind < _PROSE_SHARE + _REPEATS_SHARE:
             yield Document(lead="", body=_repeats(rng))
         else:
-            yield _exercise(next(tasks), rng)
+            yield _exercise(tasks, rng)
 
 
-def _exercise(task: Task, rng: random.Random) -> Document:
+def _exercise(tasks: Iterator[Task], rng: random.Random) -> Document:
+    """A question with a stranger's answer: a conversation, or a page that may hold another one by the same hand."""
+    task, stranger = next(tasks), rng.choice(STRANGERS)
     if rng.random() < _CHAT_SHARE:
-        return Document(lead=task.prompt, body=task.good, is_chat=True)
-    return Document(lead=f"question: {task.prompt}", body=f"answer: {task.good}")
+        return Document(lead=task.prompt, body=write(task, stranger, rng), is_chat=True)
+    source = f"{stranger.name}: " if rng.random() < _NAMED_SHARE else ""
+    before = ""
+    if rng.random() < _SECOND_SHARE:
+        first = next(tasks)
+        before = f"{source}question: {first.prompt}\nanswer: {write(first, stranger, rng)}\n"
+    return Document(lead=f"{before}{source}question: {task.prompt}", body=f"answer: {write(task, stranger, rng)}")
 
 
 def _repeats(rng: random.Random) -> str:

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from onlinerlhf.core.errors import ConfigError
+from onlinerlhf.core.errors import ConfigError, OnlineRLHFError
 from onlinerlhf.local.reproduce.claims import claims, given_back
+from onlinerlhf.local.reproduce.command import demand
 from onlinerlhf.local.reproduce.layout import BASE, PPO, PROMPTED, PTX, SFT, SeedDirectory
 from onlinerlhf.local.reproduce.measure import Answers, Measured
 from onlinerlhf.local.reproduce.people import People
@@ -69,6 +70,13 @@ def test_each_claim_fails_alone(shares: Mapping[str, float], losses: Mapping[str
     found = claims(results(shares=shares, losses=losses))
 
     assert [place for place, claim in enumerate(found) if not claim.holds] == failing
+
+
+def test_the_command_fails_when_a_claim_does() -> None:
+    demand(claims(results()))
+
+    with pytest.raises(OnlineRLHFError, match="1 of 5 claims do not hold"):
+        demand(claims(results(losses={PTX: 1.33})))
 
 
 def test_the_share_given_back_is_of_what_ppo_lost_since_sft_or_since_the_base_model() -> None:

@@ -38,6 +38,10 @@ def test_the_report_says_what_each_stage_measured(made: Path) -> None:
     assert set(report) >= {"tokenizer", "base", "sft", "reward"}
     assert 0 <= report["reward"]["pair_accuracy"] <= 1
     assert 0.4 < report["reward"]["pair_accuracy_ceiling"] <= 1
+    assert 0.4 < report["reward"]["held_out_labelers_ceiling"] <= 1
+    assert report["reward"]["held_out_labelers_ratio"] == pytest.approx(
+        report["reward"]["held_out_labelers_accuracy"] / report["reward"]["held_out_labelers_ceiling"], abs=1e-3
+    )
     assert report["base"]["seconds"] > 0
 
 

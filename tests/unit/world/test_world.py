@@ -6,12 +6,12 @@ from itertools import islice
 
 import pytest
 
-from onlinerlhf.world.demonstrations import WRITERS, demonstrations, write
+from onlinerlhf.world.demonstrations import WRITERS, Writer, demonstrations, write
 from onlinerlhf.world.draw import sample_task, training_tasks
 from onlinerlhf.world.judge import judge
-from onlinerlhf.world.labeler import LABELERS, Labeler, gold_agreement, rank
+from onlinerlhf.world.labeler import HELD_OUT_LABELERS, LABELERS, Labeler, gold_agreement, rank
 from onlinerlhf.world.tasks import UseCase, is_held_out, normalise
-from onlinerlhf.world.text import documents
+from onlinerlhf.world.text import SOURCES, STRANGERS, documents
 from onlinerlhf.world.users import prompts, users
 
 
@@ -102,6 +102,26 @@ def test_a_careful_writer_is_better_than_a_talkative_one() -> None:
     assert mean(0) > mean(1) + 0.1
 
 
+def test_strangers_mind_what_was_asked_for_less_than_those_who_write_demonstrations() -> None:
+    rng = random.Random(0)
+    tasks = [sample_task(rng) for _ in range(2_000)]
+
+    def mean(writers: tuple[Writer, ...]) -> float:
+        return sum(judge(task, write(task, rng.choice(writers), rng)).score for task in tasks) / len(tasks)
+
+    assert mean(STRANGERS) < mean(WRITERS) - 0.05
+
+
+def test_pretraining_pages_name_their_source_now_and_then_and_some_hold_two_questions() -> None:
+    pages = [document for document in islice(documents(seed=0), 5_000) if "question: " in document.lead]
+
+    named = sum(page.lead.startswith(SOURCES) for page in pages) / len(pages)
+    double = sum(page.lead.count("question: ") == 2 for page in pages) / len(pages)
+    assert 0.4 < named < 0.6
+    assert 0.2 < double < 0.4
+    assert all(page.body.startswith("answer: ") and not page.is_chat for page in pages)
+
+
 def test_a_labeler_without_noise_ranks_as_the_judge_does() -> None:
     task = sample_task(random.Random(1), UseCase.OPEN_QA)
     rambling = f"{task.good} i hope this helps you. some people may not agree with me. that is all i know."
@@ -134,3 +154,8 @@ def test_the_gold_judges_agreement_with_a_ranking_counts_pairs_and_ties_half() -
     assert gold_agreement(demonstration.task, responses, [1, 1, 0]) == 0.0
     with pytest.raises(ValueError, match="different ranks"):
         gold_agreement(demonstration.task, responses, [0, 0, 0])
+
+
+def test_labelers_who_are_only_measured_on_are_other_people_with_other_noise() -> None:
+    assert not {labeler.name for labeler in LABELERS} & {labeler.name for labeler in HELD_OUT_LABELERS}
+    assert not {labeler.noise for labeler in LABELERS} & {labeler.noise for labeler in HELD_OUT_LABELERS}

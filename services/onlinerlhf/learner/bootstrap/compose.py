@@ -29,13 +29,20 @@ REPORT = "bootstrap.json"
 _NUM_THREADS = 2
 
 
-def bootstrap(out_dir: Path, *, seed: int = 0, scale: str = "demo", progress: Reporter | None = None) -> None:
+def bootstrap(
+    out_dir: Path,
+    *,
+    seed: int = 0,
+    scale: str = "demo",
+    progress: Reporter | None = None,
+    num_threads: int = _NUM_THREADS,
+) -> None:
     """Makes `out_dir/{tokenizer,base,sft,reward}` and `out_dir/bootstrap.json`."""
     if scale not in SIZES:
         raise ConfigError(f"scale is {scale!r}, expected one of {', '.join(SIZES)}")
     work = _Work(out=out_dir, seed=seed, scale=scale, size=SIZES[scale], reporter=progress or Silence())
     work.begin()
-    with _threads(_NUM_THREADS):
+    with _threads(num_threads):
         _run(work)
 
 
