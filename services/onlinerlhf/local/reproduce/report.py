@@ -157,7 +157,8 @@ def _methods(results: Results, account: Account) -> list[str]:
 
 - PPO: {steps} steps, {_settings(settings.ppo)}; everything else as `onlinerlhf train ppo` has it.
 - PPO-ptx: the same, and {_settings(settings.ptx)}; it mixes in texts that the base model was pretrained on.
-- Base with a good prompt: of {num_wordings} wordings (bare; with its source named as in pretraining; with worked examples), the one the judge likes best on {settings.num_tuning_prompts} prompts of train users.
+- Base with a good prompt: of {num_wordings} wordings (bare; with its source named as in pretraining; with worked
+  examples), the one the judge likes best on {settings.num_tuning_prompts} prompts of train users.
 - Win rates: each prompt answered once at temperature 1, ties half. By seed: Wilson. Over seeds: percentiles of 10,000
   draws of seeds, then of prompts.
 - Language-model loss: {settings.num_unseen_texts} texts of the pretraining distribution that no model was trained on,

@@ -47,7 +47,8 @@ class Settings:
 
 MINIATURE = Settings(
     ppo={
-        "epochs": 5,
+        "epochs": 7,
+        "max_steps": 80,
         "batch_size": 128,
         "num_responses": 2,
         "num_minibatches": 4,
@@ -56,7 +57,8 @@ MINIATURE = Settings(
         "warmup_steps": 10,
         "micro_batch_tokens": 4096,
     },
-    ptx={},
+    # About where the gradient of the mix is as long as that of PPO: see docs/adr/0005-pretraining-mix.md.
+    ptx={"ptx_coef": 2.0},
 )
 FAST = Settings(
     scale="tiny",

@@ -60,7 +60,7 @@ def pooled(per_seed: Sequence[Sequence[float]]) -> Interval:
 
 
 def _resampled_means(numbers: Sequence[float], rng: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
-    """Means of as many of these numbers, drawn with replacement. Few of them differ, so how often each is drawn will do."""
+    """Means of as many of these numbers, drawn with replacement. Few differ, so how often each is drawn will do."""
     values, counts = np.unique(numbers, return_counts=True)
     drawn = rng.multinomial(len(numbers), counts / len(numbers), size=size)  # [draws, places, values]
     return np.asarray(drawn @ values / len(numbers))
