@@ -188,14 +188,14 @@ async def test_a_full_disk_acks_nothing_pauses_learning_and_recovers_by_itself(
             def full(*_: object) -> None:
                 raise OSError(28, "No space left on device")
 
-            patched.setattr("onlinerlhf.learner.checkpoint.write_tensors", full)
+            patched.setattr("onlinerlhf.learner.checkpoints.write_tensors", full)
             await source.put_scored([f"p{number}.0" for number in range(12)])
             await learner.until(lambda: learner.status.phase == "waiting")
             assert (learner.status.step, learner.status.checkpoint_step) == (2, 0)
             assert set((await ledger.states()).values()) == {"scored"}
             disk = next(part for part in learner.health.components() if part.name == "disk")
             assert not disk.ok
-            assert disk.reason.startswith("cannot write step-0000000")
+            assert disk.reason.startswith("cannot write checkpoint") and "step-0000000" in disk.reason
             assert disk.reason.endswith(": No space left on device")
             assert not learner.health.ready()
         await learner.until(lambda: learner.status.checkpoint_step == 3)

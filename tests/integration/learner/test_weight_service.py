@@ -52,7 +52,7 @@ async def learner() -> Status:
 async def channel(publisher: Publisher, learner: Status) -> AsyncIterator[grpc.aio.Channel]:
     async def checkpoint() -> Progress:
         if learner.phase == Phase.WAITING:
-            raise CheckpointError("cannot write step-00000003: No space left on device")
+            raise CheckpointError("cannot write checkpoint step-00000003: No space left on device")
         return Progress(step=3, version=4)
 
     server = grpc.aio.server(interceptors=[CallInterceptor(max_call_seconds=60)])

@@ -103,8 +103,8 @@ def test_a_full_disk_raises_and_leaves_the_last_good_checkpoint(
     def full(tensors: object, path: Path) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("onlinerlhf.learner.checkpoint.write_tensors", full)
-    with pytest.raises(CheckpointError, match="cannot write step-00000002: No space left on device"):
+    monkeypatch.setattr("onlinerlhf.learner.checkpoints.write_tensors", full)
+    with pytest.raises(CheckpointError, match=r"cannot write checkpoint .*step-00000002: No space left on device"):
         store.save(ppo, _progress(2))
     assert [path.name for path in tmp_path.iterdir()] == ["step-00000001"]
     assert store.load(tiny_ppo()) == _progress(1)
@@ -146,7 +146,7 @@ def test_a_checkpoint_that_cannot_be_read_is_no_broken_one(
     with monkeypatch.context() as patched:
         patched.setattr(io, "open", open_)
         patched.setattr(os, "listdir", list_)
-        with pytest.raises(CheckpointError, match=r"cannot read the checkpoints: .*(Input/output|Permission)"):
+        with pytest.raises(CheckpointError, match=r"cannot read the checkpoints in .*: .*(Input/output|Permission)"):
             store.load(tiny_ppo())
     assert sorted(path.name for path in tmp_path.iterdir()) == ["step-00000001", "step-00000002"]
     assert store.load(tiny_ppo()) == _progress(2)
@@ -164,9 +164,9 @@ def test_a_checkpoint_whose_last_sync_failed_can_be_saved_again(
         sync_directory(path)
 
     with monkeypatch.context() as patched:
-        patched.setattr("onlinerlhf.learner.checkpoint.sync_directory", fail_after_the_rename)
+        patched.setattr("onlinerlhf.learner.checkpoints.sync_directory", fail_after_the_rename)
         for _ in range(2):
-            with pytest.raises(CheckpointError, match="cannot write step-00000000: Input/output error"):
+            with pytest.raises(CheckpointError, match=r"cannot write checkpoint .*step-00000000: Input/output error"):
                 store.save(ppo, _progress(0))
     if damaged:
         (tmp_path / "step-00000000" / "state.json").write_text("{}")

@@ -13,9 +13,9 @@ import pytest
 import torch
 
 from onlinerlhf.core.errors import CheckpointError, ConfigError, DataError, NonFiniteLoss
+from onlinerlhf.learner.checkpoints import Checkpoints
 from onlinerlhf.learner.ppo import PPO
 from onlinerlhf.learner.training import episodes
-from onlinerlhf.learner.training.checkpoints import Checkpoints
 from onlinerlhf.learner.training.config import load_training_config
 from onlinerlhf.learner.training.ppo import train_ppo
 from onlinerlhf.learner.training.ppo_train_config import PPOTrainConfig

@@ -238,7 +238,7 @@ class _Trainer(Generic[E]):
         if _gpus(self._model):
             randomness["device"] = torch.cuda.get_rng_state(self._model.device)
         parts = {"model": unique_tensors(self._model), "optimizers": moments(self._optimizers), "random": randomness}
-        self._run.checkpoints.save(self._state.step, parts, state)
+        self._run.checkpoints.save(self._state.step, lambda: (parts, state))
 
     def _log(self, epoch: int, numbers: Mapping[str, float]) -> None:
         if self._run is None:

@@ -194,7 +194,7 @@ class _Trainer:
     def _save(self) -> None:
         state = {"format": _FORMAT, **asdict(self.state), "ppo": scalars(self._ppo)}
         try:
-            self._last = self._run.checkpoints.save(self.state.step, gather(self._ppo), state)
+            self._last = self._run.checkpoints.save(self.state.step, lambda: (gather(self._ppo), state))
         except CheckpointError as error:
             raise CheckpointError(f"{error}; {self._where()}") from error
 

@@ -4,14 +4,13 @@ All pairs of a ranking are one batch element and each response is forwarded once
 teaches 36 pairs, and no response is overfitted by being seen in 8 batches.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor
 from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
-from onlinerlhf.algorithms.batching import pack_rows
 from onlinerlhf.algorithms.preference import preference_loss, ranking_pairs
 from onlinerlhf.learner.training.config import TrainingConfig
 from onlinerlhf.learner.training.data import Example, Ranking
@@ -20,6 +19,7 @@ from onlinerlhf.learner.training.objective import Objective, mean_loss, shuffled
 from onlinerlhf.learner.training.optimizers import adamw
 from onlinerlhf.learner.training.progress import Reporter
 from onlinerlhf.learner.training.run import RunDirectory
+from onlinerlhf.learner.training.scoring import sequence_scores
 from onlinerlhf.models.packed import pack, packed_scores
 from onlinerlhf.models.policy import load_policy, prepared
 from onlinerlhf.models.scalar import score_head
@@ -119,11 +119,6 @@ def centre(model: PreTrainedModel, demonstrations: Sequence[Example], *, micro_b
         raise ValueError("there are no demonstrations to centre scores on")
     model.config.score_offset = 0.0
     sequences = [example.prompt + example.response for example in demonstrations]
-    total = sum(float(scores.double().sum()) for scores in _scores(model, sequences, micro_batch_tokens))
-    model.config.score_offset = total / len(sequences)
+    scores = sequence_scores(model, sequences, max_tokens=micro_batch_tokens)
+    model.config.score_offset = float(scores.double().mean())
     return float(model.config.score_offset)
-
-
-def _scores(model: PreTrainedModel, sequences: Sequence[list[int]], micro_batch_tokens: int) -> Iterator[Tensor]:
-    for rows in pack_rows([len(sequence) for sequence in sequences], max_tokens=micro_batch_tokens):
-        yield packed_scores(model, pack([sequences[row] for row in rows], device=model.device))

@@ -17,9 +17,9 @@ from typing import Any
 from transformers import PreTrainedModel
 
 from onlinerlhf.core.errors import ConfigError
+from onlinerlhf.learner.checkpoints import Checkpoints, Saved
 from onlinerlhf.learner.files import sync_directory, sync_file, write_text
 from onlinerlhf.learner.step_log import StepLog
-from onlinerlhf.learner.training.checkpoints import Checkpoints, Saved
 from onlinerlhf.learner.training.config import Settings
 from onlinerlhf.learner.training.tracker import Tracker
 from onlinerlhf.models.policy import save_model

@@ -9,7 +9,8 @@ from transformers import PreTrainedModel
 
 from onlinerlhf.algorithms.batching import pack_rows
 from onlinerlhf.learner.sampling import Sampled, Sampling, sample_responses
-from onlinerlhf.models.packed import pack, packed_scores, packed_token_logprobs
+from onlinerlhf.learner.training.scoring import sequence_scores
+from onlinerlhf.models.packed import pack, packed_token_logprobs
 from onlinerlhf.models.tokenizer import PromptTokenizer
 from onlinerlhf.world.judge import judge
 from onlinerlhf.world.users import UserPrompt
@@ -114,17 +115,13 @@ class Examiner:
             kl_nats=kl_nats,
         )
 
-    @torch.no_grad()
     def _reward_scores(self, prompts: Sequence[UserPrompt], texts: Sequence[str]) -> tuple[float, ...]:
         """As if the SFT policy had answered so, whatever words the question was put in."""
         sequences = [
             [*self.tokenizer.encode_prompt(prompt.text), *self.tokenizer.encode_text(text), self.tokenizer.eos_token_id]
             for prompt, text in zip(prompts, texts, strict=True)
         ]
-        scores = torch.zeros(len(sequences))
-        for rows in pack_rows([len(sequence) for sequence in sequences], max_tokens=_MAX_TOKENS_A_PASS):
-            scores[rows] = packed_scores(self.reward_model, pack([sequences[row] for row in rows]))
-        return tuple(scores.tolist())
+        return tuple(sequence_scores(self.reward_model, sequences, max_tokens=_MAX_TOKENS_A_PASS).tolist())
 
     @torch.no_grad()
     def _kl_nats(self, encoded: Sequence[Sequence[int]], sampled: Sequence[Sampled]) -> float:
