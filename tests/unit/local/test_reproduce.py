@@ -13,6 +13,7 @@ from onlinerlhf.local.reproduce.command import demand
 from onlinerlhf.local.reproduce.layout import BASE, PPO, PROMPTED, PTX, SFT, SeedDirectory
 from onlinerlhf.local.reproduce.measure import Answers, Measured
 from onlinerlhf.local.reproduce.people import People
+from onlinerlhf.local.reproduce.prompting import NEXT_QUESTION
 from onlinerlhf.local.reproduce.relay import Receiver, Sender
 from onlinerlhf.local.reproduce.report import Account, write_report
 from onlinerlhf.local.reproduce.results import Results, SeedResult
@@ -50,7 +51,7 @@ def test_an_interval_needs_a_number_of_each_seed() -> None:
 def test_all_claims_hold_when_the_numbers_say_so() -> None:
     found = claims(results())
 
-    assert [claim.holds for claim in found] == [True] * 5
+    assert [claim.holds for claim in found] == [True] * 6
     assert "gives back 75% of the language-model loss" in found[3].text
     assert "1.0 points lower" in found[4].text
 
@@ -72,10 +73,17 @@ def test_each_claim_fails_alone(shares: Mapping[str, float], losses: Mapping[str
     assert [place for place, claim in enumerate(found) if not claim.holds] == failing
 
 
+def test_a_reward_model_that_does_not_know_strangers_fails_its_claim() -> None:
+    found = claims(results(reward_model_ratio=0.89))
+
+    assert [place for place, claim in enumerate(found) if not claim.holds] == [5]
+    assert "89.0%" in found[5].text
+
+
 def test_the_command_fails_when_a_claim_does() -> None:
     demand(claims(results()))
 
-    with pytest.raises(OnlineRLHFError, match="1 of 5 claims do not hold"):
+    with pytest.raises(OnlineRLHFError, match="1 of 6 claims do not hold"):
         demand(claims(results(losses={PTX: 1.33})))
 
 
@@ -91,7 +99,7 @@ def test_the_report_has_the_claims_a_row_a_stage_and_both_pictures(tmp_path: Pat
 
     page = write_report(found, account, tmp_path).read_text()
 
-    assert page.count("\n- holds: ") == 5
+    assert page.count("\n- holds: ") == 6
     assert "| PPO-ptx | 74.0% (" in page
     assert "30 minutes" in page
     for picture in ("overoptimisation.png", "alignment-tax.png"):
@@ -153,14 +161,20 @@ class Shown:
         self.seen.append(f"say {message}")
 
 
-def results(*, shares: Mapping[str, float] | None = None, losses: Mapping[str, float] | None = None) -> Results:
+def results(
+    *,
+    shares: Mapping[str, float] | None = None,
+    losses: Mapping[str, float] | None = None,
+    reward_model_ratio: float = 0.93,
+) -> Results:
     """Three seeds in which each stage beats SFT on its share of the prompts."""
-    return Results(
-        seeds=tuple(seed_result(seed, {**SHARES, **(shares or {})}, {**LOSSES, **(losses or {})}) for seed in (1, 2, 3))
-    )
+    shares, losses = {**SHARES, **(shares or {})}, {**LOSSES, **(losses or {})}
+    return Results(seeds=tuple(seed_result(seed, shares, losses, reward_model_ratio) for seed in (1, 2, 3)))
 
 
-def seed_result(seed: int, shares: Mapping[str, float], losses: Mapping[str, float]) -> SeedResult:
+def seed_result(
+    seed: int, shares: Mapping[str, float], losses: Mapping[str, float], reward_model_ratio: float
+) -> SeedResult:
     stages = {stage: measured(shares[stage], losses[stage], is_sft=stage == SFT) for stage in SHARES}
     points = [
         {"step": step, "watched_kl_nats": step / 10, "watched_gold": 0.6, "watched_reward": 0.1, "watched_lm_loss": 1.2}
@@ -169,11 +183,19 @@ def seed_result(seed: int, shares: Mapping[str, float], losses: Mapping[str, flo
     return SeedResult(
         seed=seed,
         stages=stages,
-        final={PPO: stages[PPO], PTX: stages[PTX]},
+        averaged={PPO: stages[PPO], PTX: stages[PTX]},
         curves={PPO: points, PTX: points},
         prompted={"wording": "chat", "scores": {"chat": 0.4, "question": 0.3}},
         num_steps={PPO: 20, PTX: 20},
         seconds={"models": 300.0, PPO: 200.0, PTX: 400.0},
+        bootstrap={
+            "reward": {
+                "held_out_labelers_accuracy": 0.84,
+                "held_out_labelers_ceiling": 0.9,
+                "held_out_labelers_ratio": reward_model_ratio,
+                "calibration_error": 0.02,
+            }
+        },
     )
 
 
@@ -183,3 +205,9 @@ def measured(share: float, lm_loss: float, *, is_sft: bool) -> Measured:
         texts=("a",) * NUM_PROMPTS, gold_scores=tuple(golds), reward_scores=(0.0,) * NUM_PROMPTS, kl_nats=1.0
     )
     return Measured(answers=answers, lm_loss=lm_loss)
+
+
+def test_an_answer_ends_where_the_next_question_begins_whoever_is_said_to_ask_it() -> None:
+    for answer in ("red, blue\nquestion: what?", "red, blue\nin a letter: question: what?", "red, blue"):
+        assert NEXT_QUESTION.split(answer)[0] == "red, blue"
+    assert NEXT_QUESTION.split("- red\n- a question, ana")[0] == "- red\n- a question, ana"

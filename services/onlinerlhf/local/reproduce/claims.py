@@ -8,6 +8,7 @@ from onlinerlhf.local.reproduce.statistics import Interval
 
 MIN_GIVEN_BACK = 0.7
 MAX_WIN_RATE_LOST = 0.03
+MIN_REWARD_MODEL_RATIO = 0.9
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +30,7 @@ def claims(results: Results) -> tuple[Claim, ...]:
         _beats(results, SFT, PROMPTED),
         _gives_back(results),
         _costs_little(results),
+        _knows_strangers(results),
     )
 
 
@@ -68,6 +70,16 @@ def _costs_little(results: Results) -> Claim:
         text=f"PPO-ptx's win rate is {100 * abs(lost):.1f} points {'lower' if lost > 0 else 'higher'} than PPO's, at "
         f"most {100 * MAX_WIN_RATE_LOST:.0f} lower",
         holds=lost <= MAX_WIN_RATE_LOST,
+    )
+
+
+def _knows_strangers(results: Results) -> Claim:
+    ratio = results.reward_model_ratio()
+    shown = "was not measured" if ratio is None else f"{ratio:.1%}"
+    return Claim(
+        text=f"the reward model's pair accuracy on labelers it never saw, over a perfect judge's: {shown}, at least "
+        f"{MIN_REWARD_MODEL_RATIO:.0%}",
+        holds=ratio is not None and ratio >= MIN_REWARD_MODEL_RATIO,
     )
 
 

@@ -1,5 +1,6 @@
 """What a policy does on held-out prompts and on text that no model was trained on."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Self
@@ -82,11 +83,16 @@ class Examiner:
         return self._judged(prompts, texts, kl_nats=self._kl_nats(encoded, sampled))
 
     def ask_encoded(
-        self, policy: PreTrainedModel, prompts: Sequence[UserPrompt], encoded: Sequence[Sequence[int]], *, stop: str
+        self,
+        policy: PreTrainedModel,
+        prompts: Sequence[UserPrompt],
+        encoded: Sequence[Sequence[int]],
+        *,
+        stop: re.Pattern[str],
     ) -> Answers:
         """Asked in other words: `encoded` stands for the prompts. An answer ends where `stop` begins."""
         sampled = self._sample(policy, encoded)
-        texts = [self.tokenizer.decode(response.token_ids).split(stop)[0] for response in sampled]
+        texts = [stop.split(self.tokenizer.decode(response.token_ids))[0] for response in sampled]
         return self._judged(prompts, texts, kl_nats=None)
 
     @torch.no_grad()

@@ -6,6 +6,7 @@ users.
 """
 
 import random
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -20,8 +21,8 @@ from onlinerlhf.world.text import SOURCES
 from onlinerlhf.world.users import UserPrompt
 
 Wording = Callable[[PromptTokenizer, str], list[int]]
-NEXT_QUESTION = "\nquestion:"
-"""Where an answer ends that goes on with another question."""
+NEXT_QUESTION = re.compile(r"\n(?:[^\n]*: )?question:")
+"""Where an answer ends that goes on with another question, its source named or not."""
 _NUM_EXAMPLES = (1, 3)
 _NO_SOURCE = ""
 

@@ -80,13 +80,15 @@ def _table(results: Results) -> list[str]:
             f"| {NAMES[stage]} | {rate} | {results.gold(stage):.3f} | {results.reward(stage):.2f} | "
             f"{results.lm_loss(stage):.3f} | {'' if kl is None else f'{kl:.2f}'} |"
         )
-    final = ", ".join(f"{NAMES[stage]} {as_percent(results.win_rate_of_final(stage).pooled)}" for stage in (PPO, PTX))
+    averages = {stage: as_percent(results.win_rate_of_average(stage).pooled) for stage in (PPO, PTX)}
+    averaged = ", ".join(f"{NAMES[stage]} {rate}" for stage, rate in averages.items())
     return [
         *head,
         *rows,
         "",
         "Gold score: the judge's, 0 to 1. Loss: nats a token on unseen pretraining text. KL: to SFT, nats a sequence.",
-        f"PPO and PPO-ptx: moving average of the weights, as in the paper; their last weights win {final}.",
+        "PPO and PPO-ptx: their last weights. The moving average, which the paper ships, still holds much of SFT after",
+        f"so few updates; it wins {averaged}.",
         "",
     ]
 
@@ -159,12 +161,28 @@ def _methods(results: Results, account: Account) -> list[str]:
 - PPO-ptx: the same, and {_settings(settings.ptx)}; it mixes in texts that the base model was pretrained on.
 - Base with a good prompt: of {num_wordings} wordings (bare; with its source named as in pretraining; with worked
   examples), the one the judge likes best on {settings.num_tuning_prompts} prompts of train users.
+{_reward_model(results)}\
 - Win rates: each prompt answered once at temperature 1, ties half. By seed: Wilson. Over seeds: percentiles of 10,000
   draws of seeds, then of prompts.
 - Language-model loss: {settings.num_unseen_texts} texts of the pretraining distribution that no model was trained on,
   every token counted alike. Texts laid out as conversations are left out, for there a policy is meant to change.
 - Minutes of one core: {minutes}."""
     return text.splitlines()
+
+
+def _reward_model(results: Results) -> str:
+    """How good each seed's is on people it never saw, and how honest its confidence."""
+    found = [(seed.seed, seed.bootstrap["reward"]) for seed in results.seeds if "reward" in seed.bootstrap]
+    seeds = "; ".join(
+        f"seed {seed}: {reward['held_out_labelers_accuracy']:.3f} of {reward['held_out_labelers_ceiling']:.3f}, "
+        f"calibration error {reward['calibration_error']:.3f}"
+        for seed, reward in found
+    )
+    return (
+        f"- Reward model, pair accuracy on labelers it never saw, of what a perfect judge gets: {seeds}.\n"
+        if found
+        else ""
+    )
 
 
 def _settings(values: object) -> str:
@@ -192,6 +210,7 @@ def _as_json(results: Results, account: Account) -> dict[str, object]:
         "seeds": list(account.seeds),
         "seconds": round(account.seconds, 1),
         "claims": [{"text": claim.text, "holds": claim.holds} for claim in claims],
+        "reward_model_ratio": results.reward_model_ratio(),
         "given_back_since_sft": given_back(results),
         "given_back_since_base": given_back(results, since=BASE),
         "sft_over_prompted": results.win_rate(SFT, PROMPTED).pooled.value,

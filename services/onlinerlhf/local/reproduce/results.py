@@ -6,7 +6,7 @@ from statistics import mean
 from typing import Any
 
 from onlinerlhf.local.reproduce.jobs import watched
-from onlinerlhf.local.reproduce.layout import MODELS, PPO, PTX, SFT, STAGES, SeedDirectory
+from onlinerlhf.local.reproduce.layout import MODELS, PPO, PTX, SFT, SeedDirectory
 from onlinerlhf.local.reproduce.measure import Answers, Measured
 from onlinerlhf.local.reproduce.statistics import Comparison, compared, outcomes
 
@@ -20,8 +20,8 @@ class SeedResult:
     seed: int
     stages: Mapping[str, Measured]
     """By name, those of `layout.STAGES`."""
-    final: Mapping[str, Measured]
-    """PPO and PPO-ptx by their last weights, where `stages` has the averaged ones."""
+    averaged: Mapping[str, Measured]
+    """PPO and PPO-ptx by the moving average of their weights, where `stages` has the last ones."""
     curves: Mapping[str, Curve]
     """PPO and PPO-ptx during training; the first point is the SFT policy."""
     prompted: Mapping[str, Any]
@@ -29,26 +29,29 @@ class SeedResult:
     num_steps: Mapping[str, int]
     seconds: Mapping[str, float]
     """Of each job."""
+    bootstrap: Mapping[str, Any]
+    """What each stage of making the models measured; empty for tiny ones."""
 
 
 def load_result(directory: SeedDirectory) -> SeedResult:
     """A seed whose jobs are all done."""
     models, *trainings = (directory.result(job) or {} for job in (MODELS, PPO, PTX))
     stages = {name: Measured.from_json(found) for name, found in models["measured"].items()}
-    final, curves = {}, {}
+    averaged, curves = {}, {}
     for name, training in zip((PPO, PTX), trainings, strict=True):
-        stages[name] = Measured.from_json(training["measured"]["ema"])
-        final[name] = Measured.from_json(training["measured"]["final"])
+        stages[name] = Measured.from_json(training["measured"]["final"])
+        averaged[name] = Measured.from_json(training["measured"]["ema"])
         points = [step for step in training["history"] if "watched_gold" in step]
         curves[name] = [_start(stages[SFT], directory.settings.num_watched), *points]
     return SeedResult(
         seed=directory.seed,
         stages=stages,
-        final=final,
+        averaged=averaged,
         curves=curves,
         prompted=models["prompted"],
         num_steps={name: training["num_steps"] for name, training in zip((PPO, PTX), trainings, strict=True)},
         seconds={name: found["seconds"] for name, found in zip((MODELS, PPO, PTX), (models, *trainings), strict=True)},
+        bootstrap=models["bootstrap"],
     )
 
 
@@ -74,9 +77,18 @@ class Results:
         """Of one stage over another, by the gold judge."""
         return compared([self._outcomes(seed.stages[stage], seed.stages[rival]) for seed in self.seeds])
 
-    def win_rate_of_final(self, stage: str) -> Comparison:
-        """Of the last weights of a training over SFT."""
-        return compared([self._outcomes(seed.final[stage], seed.stages[SFT]) for seed in self.seeds])
+    def win_rate_of_average(self, stage: str) -> Comparison:
+        """Of the averaged weights of a training over SFT."""
+        return compared([self._outcomes(seed.averaged[stage], seed.stages[SFT]) for seed in self.seeds])
+
+    def reward_model_ratio(self) -> float | None:
+        """Pair accuracy on labelers that the reward model never saw, over what a perfect judge gets; mean over seeds.
+
+        None: not every seed measured it.
+        """
+        found = [seed.bootstrap.get("reward", {}).get("held_out_labelers_ratio") for seed in self.seeds]
+        known = [ratio for ratio in found if ratio is not None]
+        return mean(known) if known and len(known) == len(found) else None
 
     def lm_loss(self, stage: str) -> float:
         """Nats a token, mean over seeds."""
@@ -99,6 +111,3 @@ class Results:
     @staticmethod
     def _outcomes(one: Measured, other: Measured) -> list[float]:
         return outcomes(one.answers.gold_scores, other.answers.gold_scores)
-
-
-__all__ = ["STAGES", "Curve", "Results", "SeedResult", "load_result"]
