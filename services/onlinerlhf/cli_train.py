@@ -39,6 +39,7 @@ def train() -> None:
     \b
       onlinerlhf train sft --model base --data demonstrations.jsonl --out sft
       onlinerlhf train reward --model sft --data rankings.jsonl --demonstrations demonstrations.jsonl --out reward
+      onlinerlhf train ppo --policy sft --reward reward --prompts prompts.jsonl --out ppo
     """
 
 

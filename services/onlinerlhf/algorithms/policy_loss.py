@@ -33,7 +33,8 @@ def importance_weights(
     Mean (after truncation) and share are over the batch's response tokens. All [B, T], nats.
     """
     log_ratio = torch.where(response_mask, old_logprobs - behaviour_logprobs, 0).detach()
-    raw = log_ratio.exp()
+    # Finite, so that what is reported stays a number.
+    raw = log_ratio.exp().clamp(max=torch.finfo(log_ratio.dtype).max)
     weights = torch.where(response_mask, raw.clamp(max=max_weight), 1)
     return ImportanceWeights(
         weights=weights,

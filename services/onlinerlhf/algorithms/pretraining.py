@@ -11,6 +11,6 @@ def pretraining_loss(logprobs: Tensor, *, coef: float, num_tokens: int) -> Tenso
 
     logprobs: [M], of one micro-batch. num_tokens: predicted tokens of the whole share of the mix that goes with a
     minibatch, so that the losses of its micro-batches add up to the same number however it is split. The gradient is
-    *added* to PPO's before the same optimizer step; the two are not averaged, so the mix never shrinks PPO's. -> [].
+    *added* to PPO's before the same optimizer step (and before clipping); the two are not averaged. -> [].
     """
     return -coef * logprobs.sum() / num_tokens

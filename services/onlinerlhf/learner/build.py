@@ -1,5 +1,8 @@
 """Builds a PPO from what its configuration names."""
 
+import os
+from pathlib import Path
+
 import torch
 from transformers import PreTrainedModel
 
@@ -12,6 +15,7 @@ from onlinerlhf.learner.recipe_config import RecipeConfig
 from onlinerlhf.learner.sharding import alone, shard
 from onlinerlhf.learner.tasks import Build
 from onlinerlhf.learner.training.data import load_texts
+from onlinerlhf.learner.training.match import check_same_vocabulary
 from onlinerlhf.models.policy import load_policy
 from onlinerlhf.models.scalar import value_model_from_reward
 from onlinerlhf.models.tokenizer import PromptTokenizer
@@ -32,6 +36,8 @@ def _build(config: RecipeConfig, ranks: Ranks) -> PPO:
     if config.num_threads:
         torch.set_num_threads(config.num_threads)
     if config.deterministic:
+        # cuBLAS reads it at its first use, and is refused without it.
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(mode=True)
     try:
         policy = load_policy(config.policy_dir)
@@ -45,6 +51,8 @@ def _build(config: RecipeConfig, ranks: Ranks) -> PPO:
         where = f"policy {config.policy_dir}, reward model {config.reward_dir}"
         raise StartupError(f"cannot load the models ({where}): {error}") from error
     _refuse_other_vocabularies(policy, reference, value)
+    if config.reward_dir is not None and all((path / "tokenizer.json").exists() for path in _told_apart(config)):
+        check_same_vocabulary(*_told_apart(config))
     base = None
     if config.lora_rank:
         add_adapters(policy, config)
@@ -58,6 +66,11 @@ def _refuse_other_vocabularies(policy: PreTrainedModel, *others: PreTrainedModel
     sizes = [model.config.vocab_size for model in (policy, *others) if model is not None]
     if len(set(sizes)) > 1:
         raise StartupError(f"policy, reference and reward model differ in their vocabularies' sizes: {sizes}")
+
+
+def _told_apart(config: RecipeConfig) -> tuple[Path, Path]:
+    """The policy's tokens go to the reward model as they are, wherever that runs."""
+    return config.policy_dir, config.reward_dir or config.policy_dir
 
 
 def _mix(config: RecipeConfig) -> PretrainingMix | None:

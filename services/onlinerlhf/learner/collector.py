@@ -10,6 +10,7 @@ import math
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
+from zlib import crc32
 
 from onlinerlhf.algorithms.batching import ScoredRollout
 from onlinerlhf.core.errors import InvalidInput, MalformedRecord
@@ -66,9 +67,7 @@ class Collector:
         max_count = math.ceil(missing / self._group_size)
         for delivery in await self._consumer.read(max_count=max_count, block_seconds=block_seconds):
             await self._take_in(delivery)
-        # Batches are formed in the stream's order, whatever was delivered again and when: so a learner that resumes
-        # forms those that an uninterrupted one would have formed.
-        self._waiting = deque(sorted(self._waiting, key=lambda sample: _place(sample.delivery.entry_id)))
+        self._waiting = deque(sorted(self._waiting, key=self._turn))
         self._status.num_collected = self._num_rollouts()
 
     async def take(self, version: int) -> list[GatheredSample]:
@@ -91,8 +90,20 @@ class Collector:
             return self._config.batch_size
         if there == 0 or not self._config.max_wait_seconds:
             return 0
-        waited_seconds = self._status.clock() - self._waiting[0].gathered_at
+        waited_seconds = self._status.clock() - min(sample.gathered_at for sample in self._waiting)
         return there if waited_seconds >= self._config.max_wait_seconds else 0
+
+    def _turn(self, sample: GatheredSample) -> tuple[bool, tuple[int, int]]:
+        """Batches are formed in the stream's order, whatever was delivered again and when: so a learner that resumes
+        forms those that an uninterrupted one would have formed.
+
+        But of a batch that failed, every other sample goes behind what follows it, and at each failure others: so the
+        one that makes them fail is soon in other company.
+        """
+        sample_id = sample.delivery.sample_id
+        num_refusals = self._saver.num_refusals(sample_id)
+        goes_behind = num_refusals > 0 and crc32(f"{sample_id}/{num_refusals}".encode()) % 2 == 1
+        return goes_behind, _place(sample.delivery.entry_id)
 
     async def _take_in(self, delivery: Delivery) -> None:
         if self._saver.is_unsaved(delivery.sample_id) or self._is_waiting(delivery.sample_id):

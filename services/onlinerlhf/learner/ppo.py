@@ -146,23 +146,23 @@ class PPO:
         for rows in minibatches:
             found = self._gather_gradients(batch, evidence, rows)
             if updates and self.config.max_update_kl_nats < found["approx_kl"] < math.inf:
-                for optimizer in self.optimizers:
-                    optimizer.drop_gradients()
-                _log.warning(
-                    "step cut short: the policy moved too far from where the batch found it; "
-                    "lower learning_rate, or raise max_update_kl_nats",
-                    extra={
-                        "step": self.num_steps + 1,
-                        "updates_left_out": len(minibatches) - len(updates),
-                        "moved_nats_per_token": round(found["approx_kl"], 4),
-                        "max_update_kl_nats": self.config.max_update_kl_nats,
-                    },
-                )
+                self._cut_short(len(updates), len(minibatches), found["approx_kl"])
                 break
             updates.append(self._apply_gradients(found))
         if not all_finite([x for optimizer in self.optimizers for x in optimizer.parameters], self.ranks):
             raise NonFiniteLoss(f"not finite at step {self.num_steps + 1}: the updated weights")
         return updates
+
+    def _cut_short(self, num_updates: int, num_minibatches: int, moved: float) -> None:
+        for optimizer in self.optimizers:
+            optimizer.drop_gradients()
+        limit = self.config.max_update_kl_nats
+        _log.warning(
+            f"step {self.num_steps + 1} cut short after {num_updates} of {num_minibatches} updates: the policy has "
+            f"moved {moved:.3f} nats a token from where the batch found it, more than max_update_kl_nats {limit:g}; "
+            "lower learning_rate, or raise the limit",
+            extra={"updates_left_out": num_minibatches - num_updates, "moved_nats_per_token": round(moved, 4)},
+        )
 
     def _gather_gradients(self, batch: PaddedBatch, evidence: Evidence, rows: Sequence[int]) -> dict[str, float]:
         """A minibatch's gradients, over micro-batches and ranks. Returns its means."""

@@ -14,16 +14,20 @@ from onlinerlhf.learner.tensors import Parts, copy_into, refuse_others, trained_
 
 
 def gather(ppo: PPO) -> Parts:
-    """What was trained, moments and averages by part and name, on the CPU. With several ranks, all of them call it."""
+    """What was trained, moments and averages by part and name, on the CPU.
+
+    With several ranks, all of them call it, and rank 0 gets it.
+    """
     with ppo.ranks.together(Gather()):
-        return {part: _whole(tensors) for part, tensors in _live(ppo).items() if tensors}
+        return {part: _whole(tensors, ppo) for part, tensors in _live(ppo).items() if tensors}
 
 
 def exported(ppo: PPO, *, averaged: bool = False) -> dict[str, Tensor]:
     """The policy's weights, or their moving average, on the CPU under the names of a transformers checkpoint.
 
     Tied weights come once, under the first of their names; adapters are merged into what they sit on. ValueError: no
-    average is kept. Not always copies: they hold until the next step. With several ranks, all of them call it.
+    average is kept. Not always copies: they hold until the next step. With several ranks, all of them call it, and rank
+    0 gets it.
     """
     if averaged and ppo.ema is None:
         raise ValueError("no moving average is kept (ema_decay is none)")
@@ -31,7 +35,8 @@ def exported(ppo: PPO, *, averaged: bool = False) -> dict[str, Tensor]:
         tensors = unique_tensors(ppo.policy)
         if averaged:
             tensors |= _averages(ppo)
-        return merged(_whole(tensors), adapter_scales(ppo.policy))
+        found = _whole(tensors, ppo)
+        return merged(found, adapter_scales(ppo.policy)) if found else {}
 
 
 def scalars(ppo: PPO) -> dict[str, Any]:
@@ -97,5 +102,11 @@ def _averages(ppo: PPO) -> dict[str, Tensor]:
     return dict(zip(ppo.policy_optimizer.names, ppo.ema.shadow, strict=True)) if ppo.ema else {}
 
 
-def _whole(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name: whole(tensor).cpu() for name, tensor in tensors.items()}
+def _whole(tensors: Mapping[str, Tensor], ppo: PPO) -> dict[str, Tensor]:
+    """On rank 0; the others help to gather one tensor after another and keep none."""
+    found = {}
+    for name, tensor in tensors.items():
+        gathered = whole(tensor)
+        if ppo.ranks.rank == 0:
+            found[name] = gathered.cpu()
+    return found

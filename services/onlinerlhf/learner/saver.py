@@ -58,6 +58,10 @@ class Saver:
         """A sample that the newest checkpoint contains."""
         return self._saved.get(sample_id)
 
+    def num_refusals(self, sample_id: str) -> int:
+        """Failed steps that the sample was in."""
+        return self._refusals[sample_id]
+
     def is_unsaved(self, sample_id: str) -> bool:
         """Whether a step since the newest checkpoint has learned from it."""
         return sample_id in self._unsaved

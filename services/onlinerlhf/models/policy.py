@@ -49,7 +49,6 @@ def prepared(model: Any) -> PreTrainedModel:
             module.p = 0.0
         if isinstance(getattr(module, "attention_dropout", None), float):
             module.attention_dropout = 0.0
-    model.config.use_cache = False
     model.set_attn_implementation(PACKABLE)
     model.eval()
     return model

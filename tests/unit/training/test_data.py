@@ -167,9 +167,9 @@ def test_a_prompt_may_be_implied_by_words_in_common(write: Writer, tokenizer: Pr
 def test_prompts_and_texts(write: Writer, tokenizer: PromptTokenizer) -> None:
     path = write({"prompt": "a", "user": "ana", "text": "x"}, {"prompt": "b", "user": "ben", "text": "y"})
 
-    assert [(row.text, row.user) for row in load_prompts(path, tokenizer, max_prompt_tokens=10)] == [
-        ("a", "ana"),
-        ("b", "ben"),
+    assert [(row.ids, row.user) for row in load_prompts(path, tokenizer, max_prompt_tokens=10)] == [
+        (tokenizer.encode_prompt("a"), "ana"),
+        (tokenizer.encode_prompt("b"), "ben"),
     ]
     assert load_texts(path) == ["x", "y"]
 

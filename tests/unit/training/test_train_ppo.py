@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Mapping
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -113,11 +114,13 @@ def test_a_step_that_moves_the_policy_too_far_is_cut_short_and_says_so(
 ) -> None:
     trained = train_ppo(config(max_steps=1, max_update_kl_nats=1e-9, num_minibatches=4))
     assert trained.history[0]["num_updates"] < 4
-    assert "step cut short: the policy moved too far" in caplog.text
+    assert "cut short after" in caplog.text and "lower learning_rate" in caplog.text
 
 
 def test_adaptive_kl_moves_the_coefficient_towards_its_target(config: Config, tmp_path: Path) -> None:
-    for target, rises in ((1e-6, True), (1e6, False)):
-        settings = {"kl_target_per_sequence_nats": target, "output_dir": tmp_path / str(target), "max_steps": 5}
-        coefs = [numbers["kl_coef"] for numbers in train_ppo(config(**settings)).history]
-        assert (coefs[-1] > coefs[1]) == rises
+    target = 1e-3
+    trained = train_ppo(config(kl_target_per_sequence_nats=target, output_dir=tmp_path / "adaptive", max_steps=8))
+    steps = trained.history
+    rises = [after["kl_coef"] > before["kl_coef"] for before, after in pairwise(steps)]
+    assert rises == [before["kl_per_sequence_nats"] > target for before in steps[:-1]]
+    assert len({step["kl_coef"] for step in steps}) > 1

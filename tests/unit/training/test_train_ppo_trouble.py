@@ -149,9 +149,24 @@ def test_a_setting_of_the_command_line_is_checked_by_name() -> None:
 
 def test_an_output_directory_of_another_training_is_refused(config: Config) -> None:
     with pytest.raises(StoppedHereError):
-        train_ppo(config(), on_step=stop_at(1))
+        train_ppo(config(checkpoint_every=1), on_step=stop_at(2))
     with pytest.raises(ConfigError, match=r"holds another training \(clip_range 0.2, not 0.3\)"):
         train_ppo(config(clip_range=0.3))
+
+
+def test_an_output_directory_of_a_training_that_saved_nothing_yet_may_be_begun_anew(config: Config) -> None:
+    with pytest.raises(StoppedHereError):
+        train_ppo(config(checkpoint_every=50), on_step=stop_at(1))
+    assert train_ppo(config(clip_range=0.3, max_steps=1)).num_steps == 1
+
+
+def test_two_trainings_in_one_output_directory_are_refused(config: Config) -> None:
+    def another(_: PPO, numbers: Mapping[str, float]) -> None:
+        if numbers["step"] == 1:
+            with pytest.raises(ConfigError, match="another training works in"):
+                train_ppo(config())
+
+    train_ppo(config(max_steps=2), on_step=another)
 
 
 def test_a_response_that_cannot_fit_the_models_positions_is_refused(config: Config) -> None:

@@ -102,5 +102,4 @@ def model_config(size: Size, *, vocab_size: int, eos: int, pad: int, tie_word_em
         bos_token_id=None,
         eos_token_id=eos,
         pad_token_id=pad,
-        use_cache=False,
     )

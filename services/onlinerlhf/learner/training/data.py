@@ -61,7 +61,6 @@ class Ranking:
 class PromptRow:
     """A prompt to sample from."""
 
-    text: str
     ids: list[int]
     user: str = ""
 
@@ -133,11 +132,13 @@ def load_rankings(
 
 
 def load_prompts(paths: Paths, tokenizer: PromptTokenizer, *, max_prompt_tokens: int) -> list[PromptRow]:
-    """{"prompt"}, a text, and "user" on every row or on none."""
+    """{"prompt"}, and "user" on every row or on none."""
     encoder = _Encoder(tokenizer, max_prompt_tokens, max_response_tokens=0)
     users = _Users()
-    rows = ((row, row.text("prompt")) for row in read_rows(paths))
-    return [PromptRow(text=text, ids=encoder.prompt(row, text), user=users.of(row)) for row, text in rows]
+    return [
+        PromptRow(ids=encoder.prompt(row, row.get("prompt", _TEXT_OR_MESSAGES)), user=users.of(row))
+        for row in read_rows(paths)
+    ]
 
 
 def load_texts(paths: Paths, *, field: str = "text") -> list[str]:

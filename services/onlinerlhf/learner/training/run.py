@@ -4,6 +4,7 @@
 The model's files lie beside them, so the directory is a plain transformers directory.
 """
 
+import fcntl
 import hashlib
 import json
 import os
@@ -88,7 +89,12 @@ def open_run(out: Path, *, command: str, config: Settings, inputs: Inputs) -> It
         **{f"config.{key}": value for key, value in config.identity().items()},
         **{f"--{name}": _digest(paths) for name, paths in inputs.items()},
     }
-    _claim(out, identity)
+    with _sole_owner(out):
+        _claim(out, identity)
+        yield from _opened(out, config)
+
+
+def _opened(out: Path, config: Settings) -> Iterator[RunDirectory]:
     checkpoints = Checkpoints(out / _CHECKPOINTS, keep=config.keep_checkpoints)
     saved = checkpoints.newest()
     step = int(saved.state["step"]) if saved else 0
@@ -99,12 +105,30 @@ def open_run(out: Path, *, command: str, config: Settings, inputs: Inputs) -> It
         yield RunDirectory(out, checkpoints, tracker, steps, saved)
 
 
+@contextmanager
+def _sole_owner(out: Path) -> Iterator[None]:
+    """One training an output directory. The lock goes with the process, however that ends."""
+    if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / _RUN).exists())):
+        raise ConfigError(f"{out} holds something else than a training; choose another --out")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(out, os.O_RDONLY)
+    except OSError as error:
+        raise ConfigError(f"cannot use {out}: {error.strerror}; choose another --out") from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise ConfigError(f"another training works in {out}: wait for it, or choose another --out") from None
+    else:
+        yield
+    finally:
+        os.close(descriptor)
+
+
 def _claim(out: Path, identity: Mapping[str, Any]) -> None:
     path = out / _RUN
-    if not path.exists():
-        if out.exists() and (not out.is_dir() or any(out.iterdir())):
-            raise ConfigError(f"{out} holds something else than a training; choose another --out")
-        out.mkdir(parents=True, exist_ok=True)
+    has_begun = (out / _REPORT).exists() or any((out / _CHECKPOINTS).glob("*"))
+    if not (path.exists() and has_begun):
         _write_json(identity, path)
         return
     try:

@@ -4,6 +4,7 @@ The loss is on the responses only; after each epoch the model answers validation
 answers, and the epoch with the best score is kept.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -161,7 +162,7 @@ def _finish(
     epochs = [
         {
             "epoch": record.epoch,
-            "train_loss": record.train["loss"],
+            "train_loss": record.train.get("loss", math.nan),
             **record.evaluated,
             "chosen": record.epoch == chosen,
         }
