@@ -8,7 +8,6 @@ import torch
 from onlinerlhf.algorithms.kl import adapted_kl_coef, kl_estimates
 from onlinerlhf.algorithms.rewards import (
     kl_per_sequence,
-    kl_per_token,
     last_token_mask,
     missing_eos_scores,
     token_rewards,
@@ -22,7 +21,7 @@ REF_LOGPROBS = torch.tensor([[0.0, -1.5, -1.0, -0.5], [0.0, 0.0, -4.0, 0.0]])
 
 
 def test_kl_is_the_difference_of_logprobs_on_response_tokens_only() -> None:
-    kl = kl_per_token(logprobs=LOGPROBS, ref_logprobs=REF_LOGPROBS, response_mask=MASK)
+    kl = kl_estimates(logprobs=LOGPROBS, ref_logprobs=REF_LOGPROBS, response_mask=MASK).k1
     # -1 - -1.5, -2 - -1, -0.5 - -0.5; -3 - -4
     assert kl.tolist() == [[0.0, 0.5, -1.0, 0.0], [0.0, 0.0, 1.0, 0.0]]
 

@@ -15,7 +15,8 @@ from onlinerlhf.core.errors import ConfigError, InvalidInput
 from onlinerlhf.core.samples import FinishReason, Prompt, Rollout, RolloutGroup, SamplingSpec, ScoredGroup, VersionSpan
 from onlinerlhf.learner.collector import scored_rollouts
 from onlinerlhf.learner.ppo_config import PPOConfig
-from onlinerlhf.models.scalar import load_reward_model, reward_scores, token_values, value_model_from_reward
+from onlinerlhf.models.scalar import load_reward_model, reward_scores, value_model_from_reward
+from padded_passes import token_values
 from unit.learner.tiny import tiny_config, tiny_policy
 
 

@@ -10,15 +10,6 @@ from torch import Tensor
 from onlinerlhf.algorithms.masking import masked_row_sum, masked_scale
 
 
-def kl_per_token(*, logprobs: Tensor, ref_logprobs: Tensor, response_mask: Tensor) -> Tensor:
-    """k_t = log pi(y_t|.) - log pi_ref(y_t|.), nats; 0 outside the response.
-
-    A one-sample estimate of the KL divergence; single tokens may be negative. `logprobs` are those of the policy at
-    the start of the batch. All [B, T] -> [B, T].
-    """
-    return torch.where(response_mask, logprobs - ref_logprobs, 0)
-
-
 def token_rewards(*, scores: Tensor, kl: Tensor, response_mask: Tensor, kl_coef: float) -> Tensor:
     """r_t = -kl_coef * k_t, plus the score on the row's last response token; 0 outside the response.
 

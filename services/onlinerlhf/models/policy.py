@@ -7,15 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.utils.checkpoint import checkpoint
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from onlinerlhf.core.errors import ConfigError
 from onlinerlhf.models.attention import PACKABLE
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja")
-# Logits are made for this many elements at a time (256 MiB in float32), or for all if they fit.
-_LOGITS_AT_ONCE = 1 << 26
 
 
 def load_policy(path: Path | str, *, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
@@ -91,36 +88,3 @@ def _sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def token_logprobs(
-    model: PreTrainedModel,
-    input_ids: torch.Tensor,  # [B, T]
-    attention_mask: torch.Tensor,  # [B, T]
-    *,
-    temperature: float = 1.0,
-) -> torch.Tensor:  # [B, T-1]
-    """log pi(input_ids[:, t+1] | input_ids[:, :t+1]) in nats, float32, at a sampling temperature.
-
-    Sequences are padded on the right. Positions whose next token is padding hold a value without meaning; mask them.
-    """
-    # Causal and padded on the right: no real token sees padding, and without a mask attention takes its fast path.
-    if not bool((attention_mask[:, 1:] <= attention_mask[:, :-1]).all()):
-        raise ValueError("token_logprobs needs padding on the right")
-    hidden = model.get_decoder()(input_ids=input_ids, use_cache=False).last_hidden_state
-    states, targets = hidden[:, :-1].flatten(0, 1), input_ids[:, 1:].flatten()
-    head = model.get_output_embeddings()
-    num_rows = max(1, _LOGITS_AT_ONCE // head.weight.shape[0])
-    if len(targets) <= num_rows:
-        return _logprobs(head, states, targets, temperature).view(input_ids.shape[0], -1)
-    # With gradients, each block's logits are made again in the backward pass rather than all kept at once.
-    blocks = [
-        checkpoint(_logprobs, head, rows, wanted, temperature, use_reentrant=False)
-        for rows, wanted in zip(states.split(num_rows), targets.split(num_rows), strict=True)
-    ]
-    return torch.cat(blocks).view(input_ids.shape[0], -1)
-
-
-def _logprobs(head: torch.nn.Module, states: torch.Tensor, targets: torch.Tensor, temperature: float) -> torch.Tensor:
-    logits = head(states).float() / temperature  # [rows, V]
-    return -torch.nn.functional.cross_entropy(logits, targets, reduction="none")

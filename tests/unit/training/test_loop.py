@@ -21,7 +21,7 @@ from onlinerlhf.learner.training.progress import Silence
 from onlinerlhf.learner.training.responses import response_objective
 from onlinerlhf.learner.training.run import open_run
 from onlinerlhf.learner.training.schedule import cosine
-from onlinerlhf.models.policy import token_logprobs
+from padded_passes import token_logprobs
 from unit.learner.tiny import random_rollouts, tiny_policy
 
 EXAMPLES = [
