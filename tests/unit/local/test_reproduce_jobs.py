@@ -60,7 +60,7 @@ def test_the_command_goes_on_from_what_is_done_and_writes_the_report(
     command.reproduce(tmp_path, seeds=(1,), out=tmp_path / "docs", fast=True)
 
     printed = capsys.readouterr().out
-    assert len(re.findall(r"^(?:holds|FAILS): ", printed, flags=re.MULTILINE)) == 5
+    assert len(re.findall(r"^(?:holds|FAILS): ", printed, flags=re.MULTILINE)) == 6
     assert "FAILS: PPO beats SFT" in printed
     assert (tmp_path / "docs" / "reproduction.md").read_text().startswith("# InstructGPT in miniature")
 

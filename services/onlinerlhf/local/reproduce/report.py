@@ -87,8 +87,8 @@ def _table(results: Results) -> list[str]:
         *rows,
         "",
         "Gold score: the judge's, 0 to 1. Loss: nats a token on unseen pretraining text. KL: to SFT, nats a sequence.",
-        "PPO and PPO-ptx: their last weights. The moving average, which the paper ships, still holds much of SFT after",
-        f"so few updates; it wins {averaged}.",
+        f"PPO and PPO-ptx: their last weights, as was decided on seed {TUNED_ON}. The moving average, which the paper",
+        f"ships, still holds much of SFT after so few updates; it wins {averaged}.",
         "",
     ]
 

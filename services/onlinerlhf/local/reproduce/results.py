@@ -50,9 +50,17 @@ def load_result(directory: SeedDirectory) -> SeedResult:
         curves=curves,
         prompted=models["prompted"],
         num_steps={name: training["num_steps"] for name, training in zip((PPO, PTX), trainings, strict=True)},
-        seconds={name: found["seconds"] for name, found in zip((MODELS, PPO, PTX), (models, *trainings), strict=True)},
+        seconds={
+            # Models that were there already took time, too.
+            MODELS: max(models["seconds"], _bootstrap_seconds(models["bootstrap"])),
+            **{name: training["seconds"] for name, training in zip((PPO, PTX), trainings, strict=True)},
+        },
         bootstrap=models["bootstrap"],
     )
+
+
+def _bootstrap_seconds(bootstrap: Mapping[str, Any]) -> float:
+    return sum(float(stage["seconds"]) for stage in bootstrap.values() if isinstance(stage, Mapping))
 
 
 def _start(sft: Measured, count: int) -> Mapping[str, float]:
