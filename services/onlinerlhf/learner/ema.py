@@ -3,8 +3,7 @@
 Source: Ouyang et al. 2022 (arXiv:2203.02155), appendix C.4: decay 0.992.
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -28,19 +27,3 @@ class EMA:
         """Go on from another average, in place."""
         for mine, theirs in zip(self.shadow, tensors, strict=True):
             mine.copy_(theirs)
-
-    @contextmanager
-    def in_place(self) -> Iterator[None]:
-        """The model has the averaged weights for a while."""
-        self._swap()
-        try:
-            yield
-        finally:
-            self._swap()
-
-    @torch.no_grad()
-    def _swap(self) -> None:
-        for parameter, shadow in zip(self.parameters, self.shadow, strict=True):
-            kept = parameter.detach().clone()
-            parameter.copy_(shadow)
-            shadow.copy_(kept)

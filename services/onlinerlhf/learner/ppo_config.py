@@ -2,13 +2,13 @@
 
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
+
+from onlinerlhf.runtime.config import Section
 
 
-class PPOConfig(BaseModel):
+class PPOConfig(Section):
     """What `PPO` needs to know; the learner's `[learner]` section holds these keys beside its own."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     num_minibatches: int = Field(default=8, ge=1)
     """A batch is split into this many; one policy and one value update each."""

@@ -1,8 +1,7 @@
 """From which models and data PPO starts, and how they are laid out on the machine."""
 
 from pathlib import Path
-from types import NoneType
-from typing import Any, Literal, Self, get_args
+from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -24,7 +23,7 @@ class RecipeConfig(PPOConfig):
     """A longer text is cut."""
     num_threads: int = Field(default=0, ge=0)
     """Of torch. 0: torch's own choice."""
-    device: str = "cpu"
+    device: str = Field(default="cpu", pattern=r"^(cpu|cuda(:\d+)?)$")
     deterministic: bool = False
     """Only operations whose results are the same every time: slower on a GPU; a resumed run is bit-identical."""
     compute_dtype: Literal["float32", "bfloat16"] = "float32"
@@ -38,13 +37,6 @@ class RecipeConfig(PPOConfig):
     """Names of the linear layers that get an adapter."""
     collective_timeout_seconds: float = Field(default=600.0, gt=0)
     """How long one rank waits for another within a pass, and for all to come up, before it gives up."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _none_is_spelled_out(cls, values: Any) -> Any:
-        """Neither TOML, the environment nor the command line has a null."""
-        optional = {name for name, field in cls.model_fields.items() if NoneType in get_args(field.annotation)}
-        return {key: None if key in optional and value == "none" else value for key, value in dict(values).items()}
 
     @model_validator(mode="after")
     def _a_critic_starts_somewhere(self) -> Self:

@@ -1,40 +1,27 @@
-"""Offline PPO trainings that can be killed and started again within a second.
+"""Offline PPO trainings: each line of input holds `config` and `digests`.
 
-The parent imports what is slow and starts nothing. Each line on its standard input, a JSON object with `config` and
-`digests`, forks a training whose every step appends one line to the file `digests`: its number and what everything that
-makes up a PPO adds up to. The parent answers with the process id, and at the next line kills and reaps what is left.
+Every step of a training appends one line to the file `digests`: its number and what everything that makes up a PPO adds
+up to.
 """
 
-import contextlib
 import hashlib
 import json
 import os
-import signal
-import sys
 from collections.abc import Callable, Mapping
+from typing import Any
 
+from integration.learner.forks import serve
 from onlinerlhf.learner.ppo import PPO
 from onlinerlhf.learner.ppo_state import gather, scalars
 from onlinerlhf.learner.training.ppo import train_ppo
 from onlinerlhf.learner.training.ppo_train_config import PPOTrainConfig
 
 
-def main() -> None:
-    child = 0
-    for line in sys.stdin:
-        _reap(child)
-        child = os.fork()
-        if child == 0:
-            _live(**json.loads(line))
-        print(child, flush=True)
-    _reap(child)
-
-
-def _live(config: dict[str, object], digests: str) -> None:
+def live(message: dict[str, Any]) -> None:
     """Train, and end with 0 when all of it is done."""
     code = 1
     try:
-        train_ppo(PPOTrainConfig.model_validate(config), on_step=_recorder(digests))
+        train_ppo(PPOTrainConfig.model_validate(message["config"]), on_step=_recorder(message["digests"]))
         code = 0
     finally:
         os._exit(code)
@@ -52,12 +39,5 @@ def _recorder(path: str) -> Callable[[PPO, Mapping[str, float]], None]:
     return record
 
 
-def _reap(child: int) -> None:
-    if child:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)
-
-
 if __name__ == "__main__":
-    main()
+    serve(live)

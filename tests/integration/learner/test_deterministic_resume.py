@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from redis.asyncio import Redis
 
-from integration.learner.conftest import Lives, trained
+from integration.learner.conftest import Lives, learner_environment, trained
 from integration.learner.learning import Source
 from onlinerlhf.learner.bootstrap import tiny_models
 from onlinerlhf.runtime.config import RunConfig
@@ -44,11 +44,7 @@ def _environment(home: Path, run: str, run_config: RunConfig) -> dict[str, str]:
         "keep_checkpoints": 1000,
         "lease_seconds": 5,
     }
-    return {
-        "ONLINERLHF_RUN__ID": f"{run_config.id}-{run}",
-        "ONLINERLHF_RUN__REDIS_URL": run_config.redis_url.get_secret_value(),
-        **{f"ONLINERLHF_LEARNER__{name.upper()}": str(setting) for name, setting in settings.items()},
-    }
+    return learner_environment(run_config, f"{run_config.id}-{run}", settings)
 
 
 @pytest.mark.timeout(240)

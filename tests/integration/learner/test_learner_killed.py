@@ -8,16 +8,14 @@ from pathlib import Path
 
 import pytest
 from redis.asyncio import Redis
-from transformers import AutoModelForSequenceClassification
 
-from integration.learner.conftest import Lives, trained
+from integration.learner.conftest import Lives, learner_environment, tiny_directories, trained
 from integration.learner.learning import Source
 from onlinerlhf.core.samples import Stage
 from onlinerlhf.runtime.config import RunConfig
 from onlinerlhf.runtime.keys import RunKeys
 from onlinerlhf.runtime.ledger import Ledger
 from onlinerlhf.runtime.streams import Streams
-from unit.learner.tiny import tiny_config, tiny_policy
 
 NUM_SAMPLES = 96
 BATCH = 4
@@ -26,12 +24,8 @@ BATCH = 4
 @pytest.fixture
 def environment(tmp_path: Path, run_config: RunConfig) -> dict[str, str]:
     """Settings of a learner process over tiny models."""
-    tiny_policy().save_pretrained(tmp_path / "policy")
-    AutoModelForSequenceClassification.from_config(tiny_config()).save_pretrained(tmp_path / "reward")
     settings = {
-        "policy_dir": tmp_path / "policy",
-        "reward_dir": tmp_path / "reward",
-        "output_dir": tmp_path / "out",
+        **tiny_directories(tmp_path),
         "batch_size": BATCH,
         "num_minibatches": 2,
         "learning_rate": 1e-3,
@@ -40,11 +34,7 @@ def environment(tmp_path: Path, run_config: RunConfig) -> dict[str, str]:
         "num_threads": 1,
         "lease_seconds": 5,
     }
-    return {
-        "ONLINERLHF_RUN__ID": run_config.id,
-        "ONLINERLHF_RUN__REDIS_URL": run_config.redis_url.get_secret_value(),
-        **{f"ONLINERLHF_LEARNER__{name.upper()}": str(setting) for name, setting in settings.items()},
-    }
+    return learner_environment(run_config, run_config.id, settings)
 
 
 @pytest.mark.timeout(180)

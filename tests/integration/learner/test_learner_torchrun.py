@@ -13,9 +13,8 @@ import pytest
 import torch
 from redis.asyncio import Redis
 from safetensors.torch import load_file
-from transformers import AutoModelForSequenceClassification
 
-from integration.learner.conftest import trained
+from integration.learner.conftest import learner_environment, tiny_directories, trained
 from integration.learner.learning import Source
 from integration.learner.test_two_ranks import rank_environment, torchrun
 from onlinerlhf.core.samples import Stage
@@ -23,7 +22,7 @@ from onlinerlhf.runtime.config import RunConfig
 from onlinerlhf.runtime.keys import RunKeys
 from onlinerlhf.runtime.ledger import Ledger
 from onlinerlhf.runtime.streams import Streams
-from unit.learner.tiny import tiny_config, tiny_policy
+from unit.learner.tiny import tiny_policy
 
 pytestmark = pytest.mark.timeout(240)
 BATCH = 4
@@ -32,12 +31,8 @@ BATCH = 4
 @pytest.fixture
 def environment(tmp_path: Path, run_config: RunConfig) -> dict[str, str]:
     """Settings of two ranks over tiny models."""
-    tiny_policy().save_pretrained(tmp_path / "policy")
-    AutoModelForSequenceClassification.from_config(tiny_config()).save_pretrained(tmp_path / "reward")
     settings = {
-        "policy_dir": tmp_path / "policy",
-        "reward_dir": tmp_path / "reward",
-        "output_dir": tmp_path / "out",
+        **tiny_directories(tmp_path),
         "batch_size": BATCH,
         "num_minibatches": 2,
         "learning_rate": 1e-3,
@@ -46,12 +41,7 @@ def environment(tmp_path: Path, run_config: RunConfig) -> dict[str, str]:
         "keep_checkpoints": 1000,
         "collective_timeout_seconds": 60,
     }
-    return {
-        **rank_environment(),
-        "ONLINERLHF_RUN__ID": run_config.id,
-        "ONLINERLHF_RUN__REDIS_URL": run_config.redis_url.get_secret_value(),
-        **{f"ONLINERLHF_LEARNER__{name.upper()}": str(setting) for name, setting in settings.items()},
-    }
+    return {**rank_environment(), **learner_environment(run_config, run_config.id, settings)}
 
 
 class Group:

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from integration.learner.conftest import PROCESS_ENVIRONMENT, Lives
 from onlinerlhf.learner.bootstrap import tiny_models
 
 NUM_STEPS = 12
-ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "HF_HUB_OFFLINE": "1"}
 
 
 @pytest.fixture(scope="module")
@@ -54,37 +54,10 @@ SETTINGS: dict[str, Any] = {
 }
 
 
-class Lives:
-    """Starts and kills trainings, one at a time."""
-
-    def __init__(self, parent: subprocess.Popen[str]) -> None:
-        self._parent = parent
-
-    def start(self, places: dict[str, Path], out: Path) -> int:
-        """The training before it is gone by the time this one begins."""
-        assert self._parent.stdin is not None and self._parent.stdout is not None
-        config = {**SETTINGS, **{name: str(path) for name, path in places.items()}, "output_dir": str(out)}
-        config["prompts"] = [config["prompts"]]
-        self._parent.stdin.write(json.dumps({"config": config, "digests": str(digests_of(out))}) + "\n")
-        self._parent.stdin.flush()
-        return int(self._parent.stdout.readline())
-
-
-@pytest.fixture(scope="module")
-def lives() -> Iterator[Lives]:
-    """A parent of trainings, ended together with its last child."""
-    with subprocess.Popen(
-        [sys.executable, str(Path(__file__).with_name("offline_lives.py"))],
-        env=ENVIRONMENT,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    ) as parent:
-        yield Lives(parent)
-        assert parent.stdin is not None
-        parent.stdin.close()
-        parent.wait(timeout=20)
+def message(places: dict[str, Path], out: Path) -> dict[str, Any]:
+    """What starts a training."""
+    config = {**SETTINGS, **{name: str(path) for name, path in places.items()}, "output_dir": str(out)}
+    return {"config": {**config, "prompts": [config["prompts"]]}, "digests": str(digests_of(out))}
 
 
 def digests_of(out: Path) -> Path:
@@ -106,27 +79,27 @@ def wait_for(condition: Callable[[], bool], what: str, *, seconds: float = 120) 
 
 
 @pytest.fixture(scope="module")
-def alone(lives: Lives, places: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def alone(trainings: Lives, places: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where a training was left alone until its end."""
     out = tmp_path_factory.mktemp("alone") / "out"
-    lives.start(places, out)
+    trainings.start(message(places, out))
     wait_for((out / "report.json").exists, "the training that is left alone")
     return out
 
 
 @pytest.mark.timeout(300)
 def test_a_training_killed_again_and_again_ends_bit_identical_to_one_left_alone(
-    lives: Lives, places: dict[str, Path], alone: Path, tmp_path: Path
+    trainings: Lives, places: dict[str, Path], alone: Path, tmp_path: Path
 ) -> None:
     killed = tmp_path / "killed"
     moments = random.Random(7)
     for seen in (1, 4, 6, 9, NUM_STEPS):
-        pid = lives.start(places, killed)
+        pid = trainings.start(message(places, killed))
         wait_for(lambda seen=seen: any(int(step) >= seen for step, _ in digests(killed)), f"step {seen}")  # type: ignore[misc]
         # Anywhere in the steps that follow: sampling, learning, saving, in the end writing the model.
         time.sleep(moments.uniform(0, 0.3))
         os.kill(pid, signal.SIGKILL)
-    lives.start(places, killed)
+    trainings.start(message(places, killed))
     wait_for((killed / "report.json").exists, "the training after its last kill")
     # Weights, moments, average, value network, KL coefficient, random state and the mix's position, after every step.
     expected = dict(digests(alone))
@@ -145,11 +118,11 @@ def test_the_command_itself_goes_on_after_a_kill(places: dict[str, Path], alone:
     named = {"policy": "policy_dir", "reward": "reward_dir", "prompts": "prompts", "ptx-data": "ptx_data"}
     options += [f"--{option}={places[name]}" for option, name in named.items()]
     command = [sys.executable, "-m", "onlinerlhf", "train", "ppo", f"--out={out}", *options]
-    with subprocess.Popen(command, env=ENVIRONMENT, stderr=subprocess.DEVNULL) as first:
+    with subprocess.Popen(command, env=PROCESS_ENVIRONMENT, stderr=subprocess.DEVNULL) as first:
         wait_for((out / "checkpoints" / "step-00000005").exists, "the first checkpoint")
         first.kill()
     assert not (out / "report.json").exists()
-    second = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=120, check=False)
+    second = subprocess.run(command, env=PROCESS_ENVIRONMENT, capture_output=True, text=True, timeout=120, check=False)
     assert second.returncode == 0, second.stderr
     assert "goes on from" in second.stderr
     assert_same_models(alone, out)

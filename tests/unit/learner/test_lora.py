@@ -87,9 +87,14 @@ def test_what_is_exported_is_a_plain_model_that_computes_the_same(directory: Pat
 def test_the_average_of_the_adapters_is_exported_merged_too(directory: Path) -> None:
     ppo = _trained(directory)
     assert ppo.ema is not None
-    averaged = exported(ppo, averaged=True)
-    with ppo.ema.in_place():
+    averaged, kept = exported(ppo, averaged=True), list[torch.Tensor]()
+    with torch.no_grad():
+        for parameter, shadow in zip(ppo.ema.parameters, ppo.ema.shadow, strict=True):
+            kept.append(parameter.clone())
+            parameter.copy_(shadow)
         expected = exported(ppo)
+        for parameter, before in zip(ppo.ema.parameters, kept, strict=True):
+            parameter.copy_(before)
     assert averaged.keys() == expected.keys()
     assert all(torch.equal(tensor, expected[name]) for name, tensor in averaged.items())
     assert not torch.equal(

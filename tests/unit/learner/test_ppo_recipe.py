@@ -14,7 +14,7 @@ from onlinerlhf.algorithms.batching import ScoredRollout
 from onlinerlhf.core.errors import ConfigError, NonFiniteLoss
 from onlinerlhf.learner.ppo import PPO
 from onlinerlhf.learner.ppo_config import PPOConfig
-from onlinerlhf.learner.ppo_state import gather, restore, scalars
+from onlinerlhf.learner.ppo_state import exported, gather, restore, scalars
 from onlinerlhf.learner.pretraining_mix import PretrainingMix
 from onlinerlhf.models.packed import pack, packed_token_logprobs
 from unit.learner.tiny import random_rollouts, tiny_policy, tiny_ppo, tiny_value
@@ -130,8 +130,8 @@ def test_the_average_follows_every_update_and_leaves_the_policy_alone() -> None:
     for shadow, at_start, after_one, after_two in zip(ppo.ema.shadow, start, first, second, strict=True):
         expected = 0.9 * (0.9 * at_start + 0.1 * after_one) + 0.1 * after_two
         torch.testing.assert_close(shadow, expected, atol=1e-6, rtol=1e-5)
-    with ppo.ema.in_place():
-        assert not torch.equal(ppo.ema.parameters[0], second[0])
+    name = ppo.policy_optimizer.names[0]
+    assert not torch.equal(exported(ppo, averaged=True)[name], second[0])
     assert all(map(torch.equal, ppo.ema.parameters, second))
 
 

@@ -4,35 +4,27 @@ import json
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
-from types import NoneType
-from typing import Any, Self, TypeVar, get_args
+from typing import Any, Final, Self, TypeVar
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError
 
 from onlinerlhf.core.errors import ConfigError
+from onlinerlhf.runtime.config import Section
 
 # These change neither a weight nor a choice, so a training may go on with other values.
 _OF_NO_CONSEQUENCE = {"checkpoint_every", "keep_checkpoints", "wandb_project"}
+DEVICES: Final = r"^(auto|cpu|cuda(:\d+)?)$"
 
 
-class Settings(BaseModel):
+class Settings(Section):
     """What every offline training has, whatever it trains."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     checkpoint_every: int = Field(default=100, ge=1)
     """Steps."""
     keep_checkpoints: int = Field(default=2, ge=1)
     wandb_project: str | None = None
     """Also log to this Weights & Biases project, as WANDB_PROJECT does."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _none_is_spelled_out(cls, values: Any) -> Any:
-        """Neither TOML nor the command line has a null."""
-        optional = {name for name, field in cls.model_fields.items() if NoneType in get_args(field.annotation)}
-        return {key: None if key in optional and value == "none" else value for key, value in dict(values).items()}
 
     def identity(self) -> dict[str, Any]:
         """The settings that make two trainings differ."""
@@ -66,16 +58,21 @@ class TrainingConfig(Settings):
     max_response_tokens: int = Field(default=1000, ge=1)
     """The end token counts."""
     seed: int = 0
-    device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
+    device: str = Field(default="auto", pattern=DEVICES)
     """auto: a GPU if there is one."""
 
     @property
     def torch_device(self) -> torch.device:
         """Where to train. ConfigError if it is not there."""
-        has_cuda = torch.cuda.is_available()
-        if self.device.startswith("cuda") and not has_cuda:
-            raise ConfigError(f"device is {self.device}, but torch finds no GPU; leave it at auto or set cpu")
-        return torch.device(("cuda" if has_cuda else "cpu") if self.device == "auto" else self.device)
+        return found_device(self.device)
+
+
+def found_device(name: str) -> torch.device:
+    """What a `device` of offline training stands for. ConfigError if it is not there."""
+    has_cuda = torch.cuda.is_available()
+    if name.startswith("cuda") and not has_cuda:
+        raise ConfigError(f"device is {name}, but torch finds no GPU; leave it at auto or set cpu")
+    return torch.device(("cuda" if has_cuda else "cpu") if name == "auto" else name)
 
 
 C = TypeVar("C", bound=Settings)

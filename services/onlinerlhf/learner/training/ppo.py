@@ -23,7 +23,7 @@ from onlinerlhf.learner.ppo_state import exported, gather, restore, scalars
 from onlinerlhf.learner.sampling import Sampling
 from onlinerlhf.learner.sharding import meeting
 from onlinerlhf.learner.tensors import copy_into, unique_tensors
-from onlinerlhf.learner.training.config import load_training_config
+from onlinerlhf.learner.training.config import found_device, load_training_config
 from onlinerlhf.learner.training.data import PromptRow, load_prompts
 from onlinerlhf.learner.training.episodes import EpisodeSource
 from onlinerlhf.learner.training.interruption import asked_to_stop
@@ -85,6 +85,7 @@ def train_ppo(config: PPOTrainConfig, *, progress: Reporter | None = None, on_st
             "train ppo is one process, WORLD_SIZE says more: start it without torchrun; the online learner "
             "(python -m onlinerlhf.learner) is what spreads over processes"
         )
+    config = config.replaced(device=str(found_device(config.device)))
     tokenizer = PromptTokenizer.load(config.policy_dir)
     prompts = load_prompts(config.prompts, tokenizer, max_prompt_tokens=config.max_prompt_tokens)
     _check_models(config, tokenizer, prompts)

@@ -6,7 +6,7 @@ from typing import Any, Self
 from pydantic import Field, model_validator
 
 from onlinerlhf.learner.recipe_config import RecipeConfig
-from onlinerlhf.learner.training.config import Settings
+from onlinerlhf.learner.training.config import DEVICES, Settings
 
 # Where things lie: a training is told from another by what they hold. And what changes no weight.
 _ELSEWHERE = {"policy_dir", "reward_dir", "reference_dir", "ptx_data", "prompts", "output_dir"} | {
@@ -22,6 +22,8 @@ class PPOTrainConfig(RecipeConfig, Settings):
     reward_dir: Path
     """What scores the responses, whatever estimates the advantages; and where the value network starts."""
     output_dir: Path
+    device: str = Field(default="auto", pattern=DEVICES)
+    """auto: a GPU if there is one."""
     epochs: int = Field(default=4, ge=1)
     """Each prompt is answered this often times `num_responses`; the last batch is filled from the epoch after."""
     max_steps: int = Field(default=0, ge=0)
