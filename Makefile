@@ -21,10 +21,12 @@ $(VENV)/.installed: constraints.txt pyproject.toml
 
 install: $(VENV)/.installed  ## make .venv with every service, the CPU build of vLLM and the tools
 
-proto: $(VENV)/.installed  ## generate services/onlinerlhf/v1 from proto/
+proto: $(VENV)/.installed  ## generate services/onlinerlhf/v1 and the TypeScript client's from proto/
 	rm -f $(GENERATED)/*_pb2*.py $(GENERATED)/*_pb2*.pyi
 	PATH=$(BIN):$$PATH $(BIN)/python -m grpc_tools.protoc -Iproto --python_out=services --grpc_python_out=services \
 	  --mypy_out=quiet:services --mypy_grpc_out=quiet:services $(PROTOS)
+	cd clients/typescript && PATH=$(CURDIR)/$(BIN):$$PATH npm ci --silent
+	cd clients/typescript && PATH=$(CURDIR)/$(BIN):$$PATH PYTHON=$(CURDIR)/$(BIN)/python npm run --silent generate
 
 check: $(VENV)/.installed  ## formatting, lint, types, import contracts, generated code
 	$(BIN)/ruff format --check .

@@ -16,13 +16,15 @@ from claims import Claim
 from onlinerlhf.core.errors import WaitTimeout
 from onlinerlhf.learner.bootstrap import bootstrap
 from onlinerlhf.learner.training.progress import Reporter, reporter
+from onlinerlhf.local import credentials
 from onlinerlhf.local.demo_settings import DEMO
 from onlinerlhf.local.monitor import Monitor
 from onlinerlhf.local.platform import PlatformSpec, plan
 from onlinerlhf.local.running import running
 from onlinerlhf.local.snapshot import LearnerView, RolloutView
+from onlinerlhf.local.submit import NOTICE_VERSION
 from onlinerlhf.world.users import prompts, users
-from onlinerlhf_client import AsyncClient, Submission
+from onlinerlhf_client import AsyncClient, Consent, Submission
 
 MODELS = Path(".onlinerlhf/models").resolve()
 FIRST_STEP, LAST_STEP = 3, 15
@@ -59,8 +61,10 @@ async def _measure(run_dir: Path, says: Reporter) -> tuple[float, float]:
     async with running(plan(spec), report=says.say) as platform:
         people = users(DEMO.seed, count=DEMO.num_users)
         asked = prompts(people.train, DEMO.num_prompts, seed=DEMO.seed)
-        async with AsyncClient(platform.endpoints().gateway) as client:
-            async for result in client.submit_many([Submission(text=p.text, user_id=p.user_id) for p in asked]):
+        api_key, consent = credentials.read(run_dir).client_key, Consent.shown_now(NOTICE_VERSION)
+        submissions = [Submission(text=p.text, user_id=p.user_id, consent=consent) for p in asked]
+        async with AsyncClient(platform.endpoints().gateway, api_key=api_key) as client:
+            async for result in client.submit_many(submissions):
                 result.unwrap()
         async with Monitor(platform.endpoints) as monitor:
             first = await _at_step(monitor, FIRST_STEP)

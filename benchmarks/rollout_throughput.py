@@ -21,7 +21,7 @@ from claims import Claim
 from pydantic import SecretStr
 from rollout_engine import make_model, make_prompts, settings
 
-from onlinerlhf.core.samples import Prompt, Stage
+from onlinerlhf.core.samples import ConsentProof, Prompt, Stage
 from onlinerlhf.rollout import environment
 from onlinerlhf.rollout.config import RolloutConfig
 from onlinerlhf.rollout.worker import RolloutWorker
@@ -37,11 +37,13 @@ NUM_PROMPTS = 768
 NUM_ROUNDS = 5
 GOAL_RATIO = 0.85
 
+_OWNER = "0" * 32
+_CONSENT = ConsentProof(key_class="playground", notice_version="1", shown_at_seconds=1.0)
 _ADMIT = redis.Script(
     LUA_TRANSITION
     + """
-ledger_admit(KEYS[1], KEYS[2], ARGV[1], ARGV[2])
-redis.call('XADD', KEYS[3], '*', 'id', ARGV[1], 'data', ARGV[3])
+ledger_admit(KEYS[1], KEYS[2], KEYS[3], ARGV[1], ARGV[2], ARGV[4])
+redis.call('XADD', KEYS[4], '*', 'id', ARGV[1], 'data', ARGV[3])
 return 1
 """
 )
@@ -123,13 +125,13 @@ async def _platform_round(
     await streams.ensure_groups()
     for number, token_ids in enumerate(prompts):
         prompt = Prompt(
-            sample_id=f"{number}.0", prompt_id=str(number), user_id="user", text="", token_ids=token_ids, epoch=0,
-            admitted_at_seconds=0.0,
+            sample_id=f"{number}.0", prompt_id=str(number), owner=_OWNER, tenant=_OWNER, consent=_CONSENT, text="",
+            token_ids=token_ids, epoch=0, admitted_at_seconds=0.0,
         )  # fmt: skip
         await _ADMIT.run(
             client,
-            [keys.ledger_states, keys.ledger_counts, keys.stream(Stage.PROMPTS)],
-            [prompt.sample_id, Stage.PROMPTS, wire.dump_prompt(prompt)],
+            [keys.ledger_states, keys.ledger_counts, keys.ledger_owners, keys.stream(Stage.PROMPTS)],
+            [prompt.sample_id, Stage.PROMPTS, wire.dump_prompt(prompt), f"{_OWNER}|1"],
         )
     patience = redis.Patience(Health("benchmark"))
     consumer = Consumer(client, keys, Stage.PROMPTS, name=config.worker_id, patience=patience)

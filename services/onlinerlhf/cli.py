@@ -8,6 +8,8 @@ from pathlib import Path
 
 import click
 
+from onlinerlhf.cli_data import data
+from onlinerlhf.cli_keys import keys, quota
 from onlinerlhf.cli_train import train
 from onlinerlhf.core.errors import OnlineRLHFError
 
@@ -88,7 +90,8 @@ def bootstrap(home: Path, out: Path | None, seed: int, scale: str) -> None:
     bootstrap_command(out or home / "models", seed, scale)
 
 
-cli.add_command(train)
+for group in (train, keys, quota, data):
+    cli.add_command(group)
 
 
 @cli.command()
@@ -105,7 +108,12 @@ cli.add_command(train)
 @click.option(
     "--gateway-port",
     type=click.IntRange(1, 65535),
-    help="Loopback port for clients.  [default: a free one]",
+    help="Loopback port for gRPC clients.  [default: a free one]",
+)
+@click.option(
+    "--http-port",
+    type=click.IntRange(1, 65535),
+    help="Loopback port for OpenAI clients.  [default: a free one]",
 )
 @click.option(
     "--config",
@@ -182,8 +190,16 @@ def reproduce(home: Path, seeds: tuple[int, ...], out: Path | None, fast: bool) 
 @click.option("--user", "user_id", default="local", show_default=True, help="Who asks.")
 @click.option("--answer", is_flag=True, help="Stream the answer, too.")
 @click.option("--no-consent", is_flag=True, help="With --answer: do not offer the prompt for training.")
+@click.option("--notice", default="1", show_default=True, help="Version of the consent notice that the user read.")
 def submit(
-    text: str | None, home: Path, run_dir: Path | None, path: Path | None, user_id: str, answer: bool, no_consent: bool
+    text: str | None,
+    home: Path,
+    run_dir: Path | None,
+    path: Path | None,
+    user_id: str,
+    answer: bool,
+    no_consent: bool,
+    notice: str,
 ) -> None:
     """Submit prompts to the running platform as training data; print receipts or why they were refused.
 
@@ -201,15 +217,20 @@ def submit(
         raise click.UsageError("--no-consent goes with --answer: without an answer a prompt is only training data")
     from onlinerlhf.local import endpoints
     from onlinerlhf.local import submit as command
+    from onlinerlhf.local.credentials import client_key
+    from onlinerlhf_client import Consent
 
     target = endpoints.find(home, run_dir).gateway
+    api_key = client_key(home, run_dir)
+    consent = Consent.shown_now(notice)
     with client_errors():
         if path is not None:
-            command.submit_file(target, path, user_id=user_id)
+            command.submit_file(target, api_key, path, user_id=user_id, consent=consent)
         elif answer:
-            command.answer_text(target, text or "", user_id=user_id, consent=not no_consent)
+            offered = None if no_consent else consent
+            command.answer_text(target, api_key, text or "", user_id=user_id, consent=offered)
         else:
-            command.submit_text(target, text or "", user_id=user_id)
+            command.submit_text(target, api_key, text or "", user_id=user_id, consent=consent)
 
 
 @cli.command()

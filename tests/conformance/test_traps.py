@@ -12,11 +12,12 @@ from onlinerlhf.algorithms.masking import masked_whiten
 from onlinerlhf.algorithms.policy_loss import importance_weights
 from onlinerlhf.algorithms.rewards import kl_per_sequence, missing_eos_scores, token_rewards, whiten_rewards
 from onlinerlhf.core.errors import ConfigError, InvalidInput
-from onlinerlhf.core.samples import FinishReason, Prompt, Rollout, RolloutGroup, SamplingSpec, ScoredGroup, VersionSpan
+from onlinerlhf.core.samples import FinishReason, Rollout, RolloutGroup, SamplingSpec, ScoredGroup, VersionSpan
 from onlinerlhf.learner.collector import scored_rollouts
 from onlinerlhf.learner.ppo_config import PPOConfig
 from onlinerlhf.models.scalar import load_reward_model, reward_scores, value_model_from_reward
 from padded_passes import token_values
+from prompts import a_prompt
 from unit.learner.tiny import tiny_config, tiny_policy
 
 
@@ -60,9 +61,7 @@ def test_top_p_leaves_the_kept_mass_in_the_ratio_so_it_is_not_learned_from() -> 
 
 
 def _sampled_with_top_p(top_p: float) -> ScoredGroup:
-    prompt = Prompt(
-        sample_id="p.0", prompt_id="p", user_id="u", text="", token_ids=(4,), epoch=0, admitted_at_seconds=1.0
-    )
+    prompt = a_prompt(token_ids=(4,))
     rollout = Rollout(
         token_ids=(7, 2),
         behaviour_logprobs=(log(0.5 / 0.8), log(0.3 / 0.8)),

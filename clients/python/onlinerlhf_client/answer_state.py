@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import grpc
 
 from onlinerlhf_client.exceptions import ServerError, Unavailable
-from onlinerlhf_client.types import Admission, Answer, Completion, Token
+from onlinerlhf_client.types import Answer, Completion, Receipt, Token
 
 
 class AnswerState:
@@ -13,15 +13,15 @@ class AnswerState:
 
     def __init__(self) -> None:
         self._started = False
-        self._admission: Admission | None = None
+        self._receipt: Receipt | None = None
         self._completion: Completion | None = None
 
     @property
-    def admission(self) -> Admission:
-        """What became of the training offer; known with the first token."""
-        if self._admission is None:
-            raise ServerError("the admission is not known before the first token")
-        return self._admission
+    def receipt(self) -> Receipt:
+        """The answer's sample id; known with the first token."""
+        if self._receipt is None:
+            raise ServerError("the receipt is not known before the first token")
+        return self._receipt
 
     @property
     def completion(self) -> Completion:
@@ -30,11 +30,11 @@ class AnswerState:
             raise ServerError("the completion is not known before the last token")
         return self._completion
 
-    def _take(self, event: Admission | Token | Completion) -> Token | None:
+    def _take(self, event: Receipt | Token | Completion) -> Token | None:
         """Keep what the event tells; the token, if it is one."""
         match event:
-            case Admission():
-                self._admission = event
+            case Receipt():
+                self._receipt = event
             case Completion():
                 self._completion = event
             case Token():
@@ -51,6 +51,7 @@ class AnswerState:
         return Answer(
             text="".join(token.text for token in tokens),
             token_ids=tuple(token_id for token in tokens for token_id in token.token_ids),
+            logprobs=tuple(logprob for token in tokens for logprob in token.logprobs),
             completion=self.completion,
-            admission=self.admission,
+            receipt=self.receipt,
         )

@@ -1,26 +1,30 @@
 """The synchronous client."""
 
-import queue
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from types import TracebackType
-from typing import Protocol, Self, TypeVar
+from typing import Protocol, Self, TypeVar, Unpack
 
 import grpc
 
 from onlinerlhf.v1 import gateway_pb2, gateway_pb2_grpc
 from onlinerlhf_client import codec
-from onlinerlhf_client.answer_state import AnswerState
 from onlinerlhf_client.channels import OPTIONS
-from onlinerlhf_client.exceptions import OnlineRLHFError, Unavailable, from_rpc
+from onlinerlhf_client.credentials import Credentials, Metadata
+from onlinerlhf_client.exceptions import OnlineRLHFError, from_rpc
+from onlinerlhf_client.feedback import Feedback
+from onlinerlhf_client.options import AnswerOptions
 from onlinerlhf_client.retries import Budget, Timeouts
+from onlinerlhf_client.streams import SubmitStream, TokenStream
 from onlinerlhf_client.types import (
     Answer,
+    Consent,
+    FeedbackReceipt,
+    Message,
     Receipt,
     Sample,
     Submission,
     SubmitResult,
-    Token,
     new_idempotency_key,
 )
 from onlinerlhf_client.window import Window
@@ -30,16 +34,25 @@ ResponseT = TypeVar("ResponseT", covariant=True)
 
 
 class _Unary(Protocol[RequestT, ResponseT]):
-    def __call__(self, request: RequestT, /, *, timeout: float) -> ResponseT: ...
+    def __call__(self, request: RequestT, /, *, timeout: float, metadata: Metadata) -> ResponseT: ...
 
 
 class Client:
     """Talks to a gateway. Safe to share between threads; close it, or use it as a context manager."""
 
-    def __init__(self, target: str, *, timeouts: Timeouts | None = None) -> None:
+    def __init__(
+        self, target: str, *, api_key: str | None = None, tls: bool = False, timeouts: Timeouts | None = None
+    ) -> None:
+        """`api_key=None`: the environment's ONLINERLHF_API_KEY. Without `tls` the key travels readable."""
         self._timeouts = timeouts or Timeouts()
-        self._channel = grpc.insecure_channel(target, options=OPTIONS)
+        self._credentials = Credentials(api_key)
+        if tls:
+            self._channel = grpc.secure_channel(target, grpc.ssl_channel_credentials(), options=OPTIONS)
+        else:
+            self._channel = grpc.insecure_channel(target, options=OPTIONS)
         self._stub = gateway_pb2_grpc.GatewayServiceStub(self._channel)
+        self.feedback = Feedback(self._give)
+        """Judgements of answers."""
 
     def __enter__(self) -> Self:
         return self
@@ -55,19 +68,23 @@ class Client:
 
     def submit(
         self,
-        text: str | bytes,
+        text: str | bytes | None = None,
         *,
         user_id: str,
+        consent: Consent | None,
+        messages: Sequence[Message] = (),
+        use_case: str = "",
         idempotency_key: str | None = None,
-        training_consent: bool = True,
         timeout: float | None = None,
     ) -> Receipt:
         """Offer a prompt as training data. Retried until `timeout`, always with the same idempotency key."""
         submission = Submission(
             text=text,
+            messages=tuple(messages),
             user_id=user_id,
+            consent=consent,
+            use_case=use_case,
             idempotency_key=new_idempotency_key() if idempotency_key is None else idempotency_key,
-            training_consent=training_consent,
         )
         response = self._call(self._stub.SubmitPrompt, codec.submission_to_proto(submission), timeout)
         return codec.receipt_from_proto(response.receipt)
@@ -81,7 +98,7 @@ class Client:
         waiting = Window(window)
         source = iter(submissions)
         while True:
-            stream = _SubmitStream(self._stub, waiting, budget)
+            stream = SubmitStream(self._stub, self._credentials, waiting, budget)
             try:
                 while stream.fill(source):
                     yield stream.next_result()
@@ -95,164 +112,40 @@ class Client:
             time.sleep(delay)
 
     def generate(
-        self,
-        text: str | bytes,
-        *,
-        user_id: str,
-        max_tokens: int | None = None,
-        temperature: float | None = None,
-        training_consent: bool = False,
-        idempotency_key: str | None = None,
-        timeout: float | None = None,
-    ) -> "TokenStream":
+        self, text: str | bytes | None = None, *, timeout: float | None = None, **options: Unpack[AnswerOptions]
+    ) -> TokenStream:
         """Answer a prompt token by token; with consent it is offered as training data too."""
-        submission = Submission(
-            text=text,
-            user_id=user_id,
-            idempotency_key=new_idempotency_key() if idempotency_key is None else idempotency_key,
-            training_consent=training_consent,
-        )
-        request = codec.generate_to_proto(submission, max_tokens=max_tokens, temperature=temperature)
-        return TokenStream(self._stub, request, Budget(self._timeouts, total_seconds=timeout))
+        request = codec.generate_to_proto(text, **options)
+        return TokenStream(self._stub, self._credentials, request, Budget(self._timeouts, total_seconds=timeout))
 
     def answer(
-        self,
-        text: str | bytes,
-        *,
-        user_id: str,
-        max_tokens: int | None = None,
-        temperature: float | None = None,
-        training_consent: bool = False,
-        idempotency_key: str | None = None,
-        timeout: float | None = None,
+        self, text: str | bytes | None = None, *, timeout: float | None = None, **options: Unpack[AnswerOptions]
     ) -> Answer:
         """Answer a prompt, all at once."""
-        with self.generate(
-            text,
-            user_id=user_id,
-            max_tokens=max_tokens,
-            temperature=temperature,
-            training_consent=training_consent,
-            idempotency_key=idempotency_key,
-            timeout=timeout,
-        ) as stream:
+        with self.generate(text, timeout=timeout, **options) as stream:
             return stream._whole(list(stream))
 
     def get_sample(self, sample_id: str, *, timeout: float | None = None) -> Sample:
-        """Where a sample is now."""
+        """Whether a sample was received; with a key of scope admin, where it is now."""
         request = gateway_pb2.GetSampleRequest(sample_id=sample_id)
         return codec.sample_from_proto(self._call(self._stub.GetSample, request, timeout))
+
+    def withdraw_consent(self, user_id: str, *, timeout: float | None = None) -> int:
+        """Learn no more from anything the user sent so far; how many samples on their way that stops."""
+        request = gateway_pb2.WithdrawConsentRequest(user_id=user_id)
+        return self._call(self._stub.WithdrawConsent, request, timeout).num_dropped
+
+    def _give(self, request: gateway_pb2.SubmitFeedbackRequest, timeout: float | None) -> FeedbackReceipt:
+        return codec.feedback_from_proto(self._call(self._stub.SubmitFeedback, request, timeout))
 
     def _call(self, method: _Unary[RequestT, ResponseT], request: RequestT, timeout: float | None) -> ResponseT:
         budget = Budget(self._timeouts, total_seconds=timeout)
         while True:
             try:
-                return method(request, timeout=budget.attempt_seconds)
+                return method(request, timeout=budget.attempt_seconds, metadata=self._credentials.metadata)
             except grpc.RpcError as failed:
                 error = from_rpc(failed)
                 delay = budget.delay_after(error)
                 if delay is None:
                     raise error from failed
             time.sleep(delay)
-
-
-class TokenStream(AnswerState):
-    """The tokens of an answer as they come. A retry happens only before the first of them."""
-
-    def __init__(
-        self,
-        stub: gateway_pb2_grpc.GatewayServiceStub,
-        request: gateway_pb2.GenerateRequest,
-        budget: Budget,
-        *,
-        sleep: Callable[[float], None] = time.sleep,
-    ) -> None:
-        super().__init__()
-        self._stub = stub
-        self._request = request
-        self._budget = budget
-        self._sleep = sleep
-        self._call: grpc.Call | None = None
-        self._tokens = self._run()
-
-    def __iter__(self) -> Iterator[Token]:
-        return self._tokens
-
-    def __next__(self) -> Token:
-        return next(self._tokens)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Stop; the platform stops sampling."""
-        if self._call is not None:
-            self._call.cancel()
-        self._tokens.close()
-
-    def _run(self) -> Generator[Token, None, None]:
-        while True:
-            try:
-                yield from self._attempt()
-                return
-            except OnlineRLHFError as error:
-                delay = None if self._started else self._budget.delay_after(error)
-                if delay is None:
-                    raise
-            self._sleep(delay)
-
-    def _attempt(self) -> Iterator[Token]:
-        call = self._stub.Generate(self._request, timeout=self._budget.remaining_seconds)
-        self._call = call
-        try:
-            for response in call:
-                token = self._take(codec.event_from_proto(response))
-                if token is not None:
-                    yield token
-        except grpc.RpcError as failed:
-            raise from_rpc(failed) from failed
-        self._check_complete()
-
-
-class _SubmitStream:
-    """One bidirectional stream of `submit_many`."""
-
-    def __init__(self, stub: gateway_pb2_grpc.GatewayServiceStub, waiting: Window, budget: Budget) -> None:
-        self._waiting = waiting
-        self._budget = budget
-        self._requests: queue.SimpleQueue[gateway_pb2.SubmitPromptRequest | None] = queue.SimpleQueue()
-        for submission in waiting.unanswered:
-            self._requests.put(codec.submission_to_proto(submission))
-        # The deadline only bounds the wait for a reply: a stream that outlives it is opened anew.
-        self._replies = stub.SubmitPrompts(iter(self._requests.get, None), timeout=budget.remaining_seconds)
-
-    def fill(self, source: Iterator[Submission]) -> bool:
-        """Send what the window allows. False: all is sent and answered."""
-        while self._waiting.has_room and (submission := next(source, None)) is not None:
-            if not self._waiting:
-                self._budget.renew()
-            self._waiting.add(submission)
-            self._requests.put(codec.submission_to_proto(submission))
-        return bool(self._waiting)
-
-    def next_result(self) -> SubmitResult:
-        """The reply to the oldest submission that has none."""
-        try:
-            reply = next(self._replies, None)
-        except grpc.RpcError as failed:
-            raise from_rpc(failed) from failed
-        if reply is None:
-            raise Unavailable("the gateway ended the stream early", code=grpc.StatusCode.UNAVAILABLE)
-        result = self._waiting.settle(reply)
-        self._budget.renew()
-        return result
-
-    def close(self) -> None:
-        """Let gRPC's sending thread end, and the call with it."""
-        self._requests.put(None)
-        self._replies.cancel()

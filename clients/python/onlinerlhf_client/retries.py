@@ -52,11 +52,18 @@ class Budget:
         """The deadline of the next attempt."""
         return min(self._timeouts.attempt_seconds, self.remaining_seconds)
 
+    def has_time_for(self, seconds: float) -> bool:
+        """Whether a wait that the gateway asked for surely ends, chance included, before the time is up."""
+        return seconds + self._timeouts.max_delay_seconds < self.remaining_seconds
+
     def delay_after(self, error: OnlineRLHFError) -> float | None:
-        """Seconds to wait before the next attempt: doubled each time, and half of it by chance. None: give up."""
+        """Seconds to wait before the next attempt: doubled each time, and half of it by chance. None: give up.
+
+        Where the gateway says how long to wait, that comes on top: not all who were told so come back at once.
+        """
         if not error.retryable:
             return None
         longest = min(self._timeouts.max_delay_seconds, self._timeouts.first_delay_seconds * 2.0**self._num_failures)
-        delay = longest * (0.5 + 0.5 * self._dice())
+        delay = (error.retry_after_seconds or 0.0) + longest * (0.5 + 0.5 * self._dice())
         self._num_failures += 1
         return delay if delay < self.remaining_seconds else None

@@ -1,10 +1,20 @@
 """What goes in and comes out: frozen values, no protobuf."""
 
+import time
 import uuid
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Self
 
 from onlinerlhf_client.exceptions import OnlineRLHFError
+
+
+class Role(StrEnum):
+    """Who says a turn of a conversation."""
+
+    SYSTEM = "system"
+    USER = "user"
+    ASSISTANT = "assistant"
 
 
 class FinishReason(StrEnum):
@@ -14,6 +24,8 @@ class FinishReason(StrEnum):
     """The policy ended it."""
     LENGTH = "length"
     """Cut at max_tokens."""
+    STOP = "stop"
+    """Cut at a stop string."""
 
 
 def new_idempotency_key() -> str:
@@ -21,12 +33,36 @@ def new_idempotency_key() -> str:
     return uuid.uuid4().hex
 
 
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One turn of a conversation."""
+
+    role: Role | str
+    """system, user or assistant."""
+    text: str | bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Consent:
+    """The owner of a prompt allows learning from it."""
+
+    notice_version: str
+    """Of the notice that they were shown; one that the gateway knows."""
+    shown_at_seconds: float
+    """When. Seconds since 1970-01-01 UTC."""
+
+    @classmethod
+    def shown_now(cls, notice_version: str) -> Self:
+        """They read it just now."""
+        return cls(notice_version=notice_version, shown_at_seconds=time.time())
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Receipt:
-    """A prompt was admitted as training data."""
+    """A prompt was taken in. Whether it is learned from is not told."""
 
     sample_id: str
-    """For `get_sample`."""
+    """For feedback and `get_sample`."""
     replayed: bool
     """An earlier call with the same idempotency key made this sample."""
     num_prompt_tokens: int
@@ -34,12 +70,17 @@ class Receipt:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Submission:
-    """A prompt offered as training data."""
+    """A prompt offered as training data: a text, or the messages of a conversation."""
 
-    text: str | bytes
+    text: str | bytes | None = None
+    messages: tuple[Message, ...] = ()
+    """The last one is the user's."""
     user_id: str
+    consent: Consent | None
+    """Without it the gateway refuses the prompt."""
+    use_case: str = ""
+    """One of the ten, where the caller knows it."""
     idempotency_key: str = field(default_factory=new_idempotency_key)
-    training_consent: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,15 +114,8 @@ class Token:
 
     text: str
     token_ids: tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Admission:
-    """What became of the training offer of an answered prompt: one of the two is set."""
-
-    receipt: Receipt | None
-    not_admitted: OnlineRLHFError | None
-    """Answered, and not learned from, for this reason. Not raised."""
+    logprobs: tuple[float, ...] = ()
+    """One a token, nats."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,8 +139,15 @@ class Answer:
 
     text: str
     token_ids: tuple[int, ...]
+    logprobs: tuple[float, ...]
+    """One a token, nats."""
     completion: Completion
-    admission: Admission
+    receipt: Receipt
+
+    @property
+    def sample_id(self) -> str:
+        """For feedback."""
+        return self.receipt.sample_id
 
     @property
     def finish_reason(self) -> FinishReason:
@@ -118,18 +159,22 @@ class Answer:
         """The newest policy version that sampled any of it."""
         return self.completion.policy_version
 
-    @property
-    def receipt(self) -> Receipt | None:
-        """Set where the prompt was admitted as training data."""
-        return self.admission.receipt
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:
-    """Where a sample is now."""
+    """What the gateway tells about a sample."""
 
     sample_id: str
     state: str
-    """pool, prompts, rollouts, scored, trained or dropped."""
+    """received; with a key of scope admin also pool, prompts, rollouts, scored, trained or dropped."""
     drop_reason: str | None
     trained_version: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FeedbackReceipt:
+    """A judgement was stored."""
+
+    feedback_id: str
+    replayed: bool
+    """An earlier call with the same idempotency key stored it."""

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 
 from onlinerlhf.v1 import gateway_pb2
 from onlinerlhf_client.codec import result_from_proto
+from onlinerlhf_client.exceptions import LimitReached
+from onlinerlhf_client.retries import Budget
 from onlinerlhf_client.types import Submission, SubmitResult
 
 
@@ -34,10 +36,15 @@ class Window:
         """It goes out now."""
         self._unanswered.append(submission)
 
-    def settle(self, reply: gateway_pb2.SubmitPromptsReply) -> SubmitResult:
-        """The oldest one's result. One that may succeed later stays, and its error is raised."""
+    def settle(self, reply: gateway_pb2.SubmitPromptsReply, budget: Budget) -> SubmitResult:
+        """The oldest one's result. One that may succeed later stays, and its error is raised.
+
+        A limit that lasts longer than the caller would wait concerns its submission only: a result like a refusal.
+        """
         result = result_from_proto(self._unanswered[0], reply)
-        if result.error is not None and result.error.retryable:
-            raise result.error
+        error = result.error
+        too_long = isinstance(error, LimitReached) and not budget.has_time_for(error.retry_after_seconds or 0.0)
+        if error is not None and error.retryable and not too_long:
+            raise error
         self._unanswered.popleft()
         return result

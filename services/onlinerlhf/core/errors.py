@@ -3,19 +3,23 @@
 OnlineRLHFError
 ├── InvalidInput             what was sent can never be accepted          INVALID_ARGUMENT
 │   └── MalformedRecord      a stream record or a wire message is broken  INVALID_ARGUMENT
+├── Unauthenticated          no key, an unknown key or a revoked one      UNAUTHENTICATED
+├── PermissionDenied         the key lacks the scope                      PERMISSION_DENIED
 ├── AlreadyExists            a duplicate                                  ALREADY_EXISTS
 ├── IdempotencyConflict      the key was used with another request        FAILED_PRECONDITION
 ├── ConsentMissing           no consent to learn from it                  FAILED_PRECONDITION
 ├── NotFound                                                              NOT_FOUND
 ├── LimitReached             a cap or a bound; later or never             RESOURCE_EXHAUSTED
 ├── Unavailable              a peer is away; try again                    UNAVAILABLE
-│   └── WaitTimeout          a bounded wait ran out                       UNAVAILABLE
+│   ├── WaitTimeout          a bounded wait ran out                       UNAVAILABLE
+│   └── RedisAway            keys and limits cannot be looked up (gateway) UNAVAILABLE
 ├── WeightsRefused           an update failed; the old version serves     DATA_LOSS
 │   ├── ChecksumMismatch
 │   ├── BaseMissing          a delta whose parent is not applied
 │   └── NonFiniteWeights
 ├── CheckpointError          could not be written or read                 INTERNAL
 ├── NonFiniteLoss            a training step produced NaN or infinity     INTERNAL
+├── ScreenFailed             nobody knows what is in a text (gateway)     -
 ├── DataError                a row of a training file cannot be used      -
 └── StartupError             a service cannot start; one line says why    -
     └── ConfigError
@@ -41,6 +45,14 @@ class MalformedRecord(InvalidInput):
         super().__init__(message, reason="malformed")
 
 
+class Unauthenticated(OnlineRLHFError):
+    """No API key, a malformed or unknown one, or one that was revoked. Which of them is not told."""
+
+
+class PermissionDenied(OnlineRLHFError):
+    """The API key is good and lacks the scope that this needs."""
+
+
 class AlreadyExists(OnlineRLHFError):
     """The same thing was accepted before."""
 
@@ -49,8 +61,24 @@ class IdempotencyConflict(OnlineRLHFError):
     """An idempotency key came again with a different request."""
 
 
+CONSENT_REASONS = (
+    "no_consent",
+    "production_key",
+    "unknown_notice",
+    "notice_expired",
+    "notice_in_future",
+    "withdrawn",
+    "erased",
+)
+"""What a proof of consent can lack."""
+
+
 class ConsentMissing(OnlineRLHFError):
-    """The owner did not allow learning from this."""
+    """The owner did not allow learning from this; `reason` says what the proof lacks."""
+
+    def __init__(self, message: str, *, reason: str = "no_consent") -> None:
+        super().__init__(message)
+        self.reason = reason
 
 
 class NotFound(OnlineRLHFError):
@@ -58,7 +86,11 @@ class NotFound(OnlineRLHFError):
 
 
 class LimitReached(OnlineRLHFError):
-    """A cap or bound is reached."""
+    """A cap or bound is reached; where waiting helps, `retry_after_seconds` says how long."""
+
+    def __init__(self, message: str, *, retry_after_seconds: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after_seconds = retry_after_seconds
 
 
 class Unavailable(OnlineRLHFError):

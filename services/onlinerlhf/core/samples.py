@@ -36,6 +36,14 @@ class DropReason(StrEnum):
     """Its processing failed as often as the delivery limit allows."""
     MALFORMED = "malformed"
     """Its record could not be decoded, so no retry can help."""
+    WITHDRAWN = "withdrawn"
+    """Its owner withdrew consent."""
+    ERASED = "erased"
+    """Its owner was erased."""
+    EXPIRED = "expired"
+    """It waited longer than data are kept."""
+    DISPLACED = "displaced"
+    """Another prompt took its place: a longer turn of the same chat, or one that its owner's cap prefers."""
 
 
 class FinishReason(StrEnum):
@@ -45,6 +53,43 @@ class FinishReason(StrEnum):
     """The policy ended it; the end-of-sequence token is its last token."""
     LENGTH = "length"
     """Cut at max_tokens."""
+    STOP = "stop"
+    """Cut at a stop string that a user asked for. Never in training rollouts."""
+
+
+class UseCase(StrEnum):
+    """What a prompt asks for (Ouyang et al. 2022, table 1)."""
+
+    GENERATION = "generation"
+    OPEN_QA = "open_qa"
+    CLOSED_QA = "closed_qa"
+    BRAINSTORMING = "brainstorming"
+    CHAT = "chat"
+    REWRITE = "rewrite"
+    SUMMARIZATION = "summarization"
+    CLASSIFICATION = "classification"
+    EXTRACT = "extract"
+    OTHER = "other"
+
+
+PLAYGROUND = "playground"
+"""The one class of API keys whose prompts may be learned from."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConsentProof:
+    """Why a prompt may be learned from. No trainable prompt is without one."""
+
+    key_class: str
+    notice_version: str
+    shown_at_seconds: float
+    """When the owner was shown the notice, since 1970-01-01 UTC."""
+
+    def __post_init__(self) -> None:
+        if self.key_class != PLAYGROUND:
+            raise MalformedRecord("a consent proof of a key that is not of the playground class")
+        if not self.notice_version or not (math.isfinite(self.shown_at_seconds) and self.shown_at_seconds > 0):
+            raise MalformedRecord("a consent proof without notice or time")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,13 +99,24 @@ class Prompt:
     sample_id: str
     prompt_id: str
     """The admission that this sample repeats; equal for every epoch of one prompt."""
-    user_id: str
+    owner: str
+    """Keyed digest of organisation and user: whose it is, without saying who."""
+    tenant: str
+    """Keyed digest of the organisation, or of the owner where there is none."""
+    consent: ConsentProof
     text: str
     token_ids: tuple[int, ...]
     """The rendered prompt as the policy reads it; never tokenised again."""
     epoch: int
     admitted_at_seconds: float
     """Since 1970-01-01 UTC."""
+    use_case: UseCase = UseCase.OTHER
+    use_case_source: str = "none"
+    """client, rules or none."""
+    traceparent: str = ""
+    """W3C trace context of the request that brought it."""
+    pii_kinds: tuple[str, ...] = ()
+    """What was found in it and, by policy, replaced by placeholders or only noted."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,5 +1,7 @@
 """Room: prompts in -> screened -> pool -> [prompts], and the user lane that answers them. Free of torch.
 
-request -> screens -> admit (one script) -> pool -> feeder (one script) -> [prompts]
-              └-> lane -> rollout's Generate -> tokens back
+gRPC  ─┐
+       ├─> desk: form -> key -> limits, receipt ─┬─> lane -> rollout's Generate -> tokens back      always
+HTTP  ─┘                                         └─> intake: screens -> admit (one script) -> pool   with consent
+                                                                         pool -> feeder -> [prompts]
 """

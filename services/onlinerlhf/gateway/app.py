@@ -3,86 +3,288 @@
 import asyncio
 import logging
 from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from dataclasses import replace
+from functools import partial
+from typing import Final, cast
 
 import grpc
 from redis.asyncio import Redis
 
-from onlinerlhf.gateway.admission import Admissions
+from onlinerlhf.core.errors import Unavailable
+from onlinerlhf.gateway.access.authentication import Authenticator
+from onlinerlhf.gateway.access.callers import KeyClass
+from onlinerlhf.gateway.access.identity import HashKey
+from onlinerlhf.gateway.access.keys import KeyStore
+from onlinerlhf.gateway.access.limit_defaults import LimitDefaults
+from onlinerlhf.gateway.access.limits import Meter
+from onlinerlhf.gateway.admission import decontamination, templates
+from onlinerlhf.gateway.admission.consent import Notices
+from onlinerlhf.gateway.admission.feeder import Feeder
+from onlinerlhf.gateway.admission.intake import Intake, Rules
+from onlinerlhf.gateway.admission.pool import Limits, Pool
+from onlinerlhf.gateway.admission.splits import Splits, check_lineage
 from onlinerlhf.gateway.config import GatewayConfig
-from onlinerlhf.gateway.feeder import Feeder
-from onlinerlhf.gateway.lane import UserLane
-from onlinerlhf.gateway.pool import Limits, Pool
+from onlinerlhf.gateway.data_service import DataServicer
+from onlinerlhf.gateway.http.server import HttpFront
+from onlinerlhf.gateway.http.settings import FrontSettings
+from onlinerlhf.gateway.kept.answers import Answers
+from onlinerlhf.gateway.kept.feedback import Feedback
+from onlinerlhf.gateway.pii.scanner import Scanner, ScreenFailed, build_scanner
 from onlinerlhf.gateway.reach import RolloutReach
-from onlinerlhf.gateway.samples import SampleReader
-from onlinerlhf.gateway.screens import build_screens
+from onlinerlhf.gateway.requests.afterwards import Afterwards
+from onlinerlhf.gateway.requests.desk import Desk, Stores
+from onlinerlhf.gateway.requests.form import FormLimits
+from onlinerlhf.gateway.requests.lane import UserLane
+from onlinerlhf.gateway.requests.opening import Opener, OpeningLimits, encode_turns
+from onlinerlhf.gateway.requests.receipts import Receipts
+from onlinerlhf.gateway.requests.samples import SampleReader
+from onlinerlhf.gateway.rights.erasure import Erasure
+from onlinerlhf.gateway.rights.export_user import UserExport
+from onlinerlhf.gateway.rights.retention import Retention
 from onlinerlhf.gateway.service import GatewayServicer
 from onlinerlhf.models.tokenizer import PromptTokenizer
-from onlinerlhf.runtime import channels, logs, redis, serving
+from onlinerlhf.runtime import channels, logs, redis, serving, tracing
 from onlinerlhf.runtime import config as configs
+from onlinerlhf.runtime.batches import Batcher
 from onlinerlhf.runtime.config import RunConfig
 from onlinerlhf.runtime.health import Health
 from onlinerlhf.runtime.keys import RunKeys
 from onlinerlhf.runtime.ledger import Ledger
-from onlinerlhf.v1 import gateway_pb2, gateway_pb2_grpc
+from onlinerlhf.runtime.tasks import end
+from onlinerlhf.v1 import data_pb2, data_pb2_grpc, gateway_pb2, gateway_pb2_grpc
 
 log = logging.getLogger(__name__)
+
+INTAKE_WORKERS: Final = 8
+"""Answered prompts judged at a time."""
+LINEAGE_SECONDS: Final = 5.0
+"""Patience is given up now and then only to look whether the process is to stop."""
 
 
 async def run() -> None:
     """Read the settings, then serve until told to stop."""
     run_config, config = configs.load("gateway", GatewayConfig)
     logs.setup("gateway", level=run_config.log_level)
+    tracing.setup("gateway", run_id=run_config.id)
     log.info("settings", extra=configs.describe(run_config, config))
     await serve(run_config, config, health=Health("gateway"))
 
 
 async def serve(run_config: RunConfig, config: GatewayConfig, *, health: Health) -> None:
-    """Load the tokenizer, serve and feed."""
+    """Load the tokenizer and the scanner, serve and feed."""
     health.set("redis", ok=False, reason="not reached yet")
     tokenizer = await asyncio.to_thread(PromptTokenizer.load, config.model_dir)
     health.set("tokenizer", ok=True)
-    client = redis.connect(run_config)
-    channel = channels.open_channel(config.rollout_target, max_message_bytes=config.max_message_bytes)
+    async with AsyncExitStack() as stack:
+        scanner = build_scanner(config.ner_command, timeout_seconds=config.scan_seconds)
+        stack.push_async_callback(scanner.close)
+        warming = asyncio.create_task(_warm_up(scanner), name="warm up the scanner")
+        stack.push_async_callback(end, [warming])
+        client = redis.connect(run_config)
+        stack.push_async_callback(client.aclose)
+        batcher = Batcher(client)
+        stack.push_async_callback(batcher.aclose)
+        channel = channels.open_channel(config.rollout_target, max_message_bytes=config.max_message_bytes)
+        stack.push_async_callback(channel.close)
+        room = _Room(run_config, config, health, tokenizer, scanner, client, cast(Redis, batcher), channel)
+        await room.serve()
+
+
+async def _warm_up(scanner: Scanner) -> None:
+    """An engine of names takes long to start. Nobody is kept waiting; until it is there nothing is learned from."""
     try:
-        await _serve(run_config, config, health=health, tokenizer=tokenizer, client=client, channel=channel)
-    finally:
-        await channel.close()
-        await client.aclose()
+        await scanner.scan("warm up")
+    except ScreenFailed as error:
+        log.error("the scanner fails: prompts are answered and not learned from", extra={"reason": str(error)})
 
 
-async def _serve(
-    run_config: RunConfig,
-    config: GatewayConfig,
-    *,
-    health: Health,
-    tokenizer: PromptTokenizer,
-    client: Redis,
-    channel: grpc.aio.Channel,
-) -> None:
-    keys = RunKeys(run_config.id)
-    patience = redis.Patience(health)
-    ledger = Ledger(client, keys)
-    hash_key = config.hash_key.get_secret_value().encode() if config.hash_key else None
-    pool = Pool(client, keys, _limits(config), hash_key=hash_key)
-    screens = build_screens(encoder=tokenizer, max_bytes=config.max_prompt_bytes, max_tokens=config.max_prompt_tokens)
-    on_admitted = asyncio.Event()
-    admissions = Admissions(pool, screens, patience, on_admitted=on_admitted)
-    feeder = Feeder(pool, patience, poll_seconds=config.feed_poll_seconds, on_admitted=on_admitted)
-    servicer = GatewayServicer(admissions, UserLane(channel), SampleReader(ledger, patience), config)
+class _Room:
+    """Everything of one gateway, made once and wired together."""
 
-    def register(server: grpc.aio.Server) -> Sequence[str]:
-        gateway_pb2_grpc.add_GatewayServiceServicer_to_server(servicer, server)
-        return [gateway_pb2.DESCRIPTOR.services_by_name["GatewayService"].full_name]
+    def __init__(
+        self,
+        run_config: RunConfig,
+        config: GatewayConfig,
+        health: Health,
+        tokenizer: PromptTokenizer,
+        scanner: Scanner,
+        client: Redis,
+        batched: Redis,
+        channel: grpc.aio.Channel,
+    ) -> None:
+        """`client` is for what is rare or long; `batched` for what every request asks."""
+        self._config = config
+        self._health = health
+        self._channel = channel
+        keys = self._keys = RunKeys(run_config.id)
+        patience = self._patience = redis.Patience(health)
+        secret = config.hash_key.get_secret_value().encode() if config.hash_key else None
+        self._client = client
+        self._hash_key = HashKey(client, keys, secret)
+        self._splits = Splits(salt=config.split_salt, valid_share=config.valid_share, test_share=config.test_share)
+        self._ledger = Ledger(client, keys)
+        self._afterwards = Afterwards()
+        self._on_admitted = asyncio.Event()
+        pool = Pool(batched, keys, _pool_limits(config))
+        self._feeder = Feeder(
+            Pool(client, keys, _pool_limits(config)),
+            patience,
+            poll_seconds=config.feed_poll_seconds,
+            on_admitted=self._on_admitted,
+        )
+        self._authenticator = Authenticator(
+            KeyStore(client, keys), patience, serve_without_redis_seconds=config.serve_without_redis_seconds
+        )
+        self._meter = Meter(
+            batched,
+            keys,
+            _limit_defaults(config),
+            lease_seconds=1.5 * config.answer_seconds,
+            serve_without_redis_seconds=config.serve_without_redis_seconds,
+        )
+        receipts = Receipts(
+            batched,
+            keys,
+            self._hash_key,
+            idempotency_seconds=config.idempotency_seconds,
+            retention_seconds=config.retention_seconds,
+        )
+        self._intake = Intake(
+            pool,
+            scanner,
+            _rules(config, tokenizer, self._splits),
+            self._hash_key,
+            patience,
+            on_admitted=self._on_admitted,
+            queue_bound=config.intake_queue_bound,
+            num_workers=INTAKE_WORKERS,
+        )
+        self._retention = Retention(client, keys, patience, retention_seconds=config.retention_seconds)
+        self._erasure = Erasure(client, keys, self._hash_key, patience)
+        self._export = UserExport(client, keys, self._hash_key, patience)
+        opener = Opener(
+            authenticator=self._authenticator,
+            hash_key=self._hash_key,
+            meter=self._meter,
+            receipts=receipts,
+            tokenizer=tokenizer,
+            patience=patience,
+            limits=_opening_limits(config),
+        )
+        stores = Stores(
+            authenticator=self._authenticator,
+            hash_key=self._hash_key,
+            meter=self._meter,
+            receipts=receipts,
+            intake=self._intake,
+            answers=Answers(
+                client, keys, scanner, policies=config.pii_policy, retention_seconds=config.retention_seconds
+            ),
+            feedback=Feedback(
+                client,
+                keys,
+                self._hash_key,
+                receipts,
+                scanner,
+                retention_seconds=config.retention_seconds,
+                max_correction_bytes=config.max_prompt_bytes,
+            ),
+            samples=SampleReader(self._ledger, receipts, patience),
+            erasure=self._erasure,
+            patience=patience,
+        )
+        self._desk = Desk(opener, stores, UserLane(channel), tokenizer, self._afterwards)
 
-    background = {"feeder": feeder.run, "rollout_reach": RolloutReach(channel).run, "ledger": ledger.export_forever}
-    await serving.run_service("gateway", config, health=health, register=register, background=background)
+    async def serve(self) -> None:
+        """Until told to stop."""
+        background: dict[str, serving.Background] = {
+            "lineage": self._check_lineage,
+            "authenticator": self._authenticator.run,
+            "limits": self._meter.run,
+            "intake": self._intake.run,
+            "feeder": self._feeder.run,
+            "retention": self._retention.run,
+            "rollout_reach": RolloutReach(self._channel).run,
+            "ledger": self._ledger.export_forever,
+            "afterwards": self._afterwards.run,
+        }
+        if self._config.http_listen is not None:
+            settings = FrontSettings.of(self._config)
+            front = HttpFront(self._desk, settings, listen=self._config.http_listen, is_ready=self._health.ready)
+            background["http"] = front.run
+        await serving.run_service(
+            "gateway", self._config, health=self._health, register=self._register, background=background
+        )
+
+    def _register(self, server: grpc.aio.Server) -> Sequence[str]:
+        gateway_pb2_grpc.add_GatewayServiceServicer_to_server(GatewayServicer(self._desk, self._config), server)
+        data_pb2_grpc.add_DataServiceServicer_to_server(
+            DataServicer(self._erasure, self._export.export, self._desk.authenticate),
+            server,
+        )
+        return [
+            gateway_pb2.DESCRIPTOR.services_by_name["GatewayService"].full_name,
+            data_pb2.DESCRIPTOR.services_by_name["DataService"].full_name,
+        ]
+
+    async def _check_lineage(self, stop: asyncio.Event) -> None:
+        """Not ready before it is known that users fall on the sides on which this run has them."""
+        self._health.set("lineage", ok=False, reason="not checked yet")
+
+        async def check() -> None:
+            await check_lineage(self._client, self._keys, self._splits, await self._hash_key.digests())
+
+        while not stop.is_set():
+            try:
+                await self._patience("the run's splits", check, give_up_seconds=LINEAGE_SECONDS)
+            except Unavailable:
+                continue
+            self._health.set("lineage", ok=True)
+            return
 
 
-def _limits(config: GatewayConfig) -> Limits:
+def _rules(config: GatewayConfig, tokenizer: PromptTokenizer, splits: Splits) -> Rules:
+    rules = Rules(
+        notices=Notices(versions=frozenset(config.notice_versions), seconds=config.notice_seconds),
+        max_tokens=config.max_prompt_tokens,
+        pii_policy=config.pii_policy[KeyClass.PLAYGROUND],
+        encode=partial(encode_turns, tokenizer),
+        splits=splits,
+    )
+    if config.templates_file is not None:
+        rules = replace(rules, templates=templates.load(config.templates_file))
+    if config.decontamination_file is not None:
+        rules = replace(rules, evaluation_prompts=decontamination.load(config.decontamination_file))
+    return rules
+
+
+def _opening_limits(config: GatewayConfig) -> OpeningLimits:
+    form = FormLimits(
+        max_prompt_bytes=config.max_prompt_bytes,
+        max_turns=config.max_messages,
+        max_answers=config.max_answers,
+        max_response_tokens=config.max_response_tokens,
+    )
+    return OpeningLimits(form=form, max_context_tokens=config.max_context_tokens)
+
+
+def _limit_defaults(config: GatewayConfig) -> LimitDefaults:
+    return LimitDefaults(
+        classes={
+            KeyClass.PLAYGROUND: config.playground_limits.limits(),
+            KeyClass.PRODUCTION: config.production_limits.limits(),
+        },
+        user=config.user_limits.limits(),
+        organisation=config.organisation_limits.limits(),
+    )
+
+
+def _pool_limits(config: GatewayConfig) -> Limits:
     return Limits(
         prompts_per_user=config.prompts_per_user,
         pool_bound=config.pool_bound,
         prompts_bound=config.prompts_bound,
         max_epochs=config.max_epochs,
-        idempotency_seconds=config.idempotency_seconds,
+        retention_seconds=config.retention_seconds,
     )

@@ -1,33 +1,35 @@
 """GatewayService: decode, call, encode."""
 
-import math
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
 from typing import Any
 
 import grpc
 
-from onlinerlhf.core.errors import InvalidInput, NotFound, OnlineRLHFError
-from onlinerlhf.gateway import metrics
-from onlinerlhf.gateway.admission import Admissions, NotAdmitted
+from onlinerlhf.core.errors import InvalidInput, OnlineRLHFError
+from onlinerlhf.gateway.admission.consent import ConsentClaim
 from onlinerlhf.gateway.config import GatewayConfig
-from onlinerlhf.gateway.lane import AnswerEnd, AnswerSpec, AnswerTokens, UserLane
-from onlinerlhf.gateway.ordered import in_order
-from onlinerlhf.gateway.pool import Receipt
-from onlinerlhf.gateway.samples import SampleReader
-from onlinerlhf.gateway.screens import Candidate
-from onlinerlhf.runtime import wire
+from onlinerlhf.gateway.kept import judgements
+from onlinerlhf.gateway.requests.desk import Desk
+from onlinerlhf.gateway.requests.lane import AnswerEnd, AnswerSpec, AnswerTokens
+from onlinerlhf.gateway.requests.ordered import in_order
+from onlinerlhf.gateway.requests.questions import Given, Question
+from onlinerlhf.runtime import tracing, wire
 from onlinerlhf.runtime.statuses import status_of
 from onlinerlhf.v1 import gateway_pb2, gateway_pb2_grpc
+
+_ROLES = {
+    gateway_pb2.ROLE_SYSTEM: "system",
+    gateway_pb2.ROLE_USER: "user",
+    gateway_pb2.ROLE_ASSISTANT: "assistant",
+}
 
 
 class GatewayServicer(gateway_pb2_grpc.GatewayServiceServicer):
     """What API clients call."""
 
-    def __init__(self, admissions: Admissions, lane: UserLane, samples: SampleReader, limits: GatewayConfig) -> None:
-        self._admissions = admissions
-        self._lane = lane
-        self._samples = samples
+    def __init__(self, desk: Desk, limits: GatewayConfig) -> None:
+        self._desk = desk
         self._limits = limits
 
     async def SubmitPrompt(
@@ -35,10 +37,11 @@ class GatewayServicer(gateway_pb2_grpc.GatewayServiceServicer):
         request: gateway_pb2.SubmitPromptRequest,
         context: grpc.aio.ServicerContext[gateway_pb2.SubmitPromptRequest, gateway_pb2.SubmitPromptResponse],
     ) -> gateway_pb2.SubmitPromptResponse:
-        """Admit one prompt, or say why not."""
+        """Take one prompt in, or say why not."""
         wait_seconds = _within_deadline(context, self._limits.admit_wait_seconds)
-        receipt = await self._admissions.submit(_candidate(request), give_up_seconds=wait_seconds)
-        return gateway_pb2.SubmitPromptResponse(receipt=_receipt(receipt))
+        question = _submission(request, _traceparent(context))
+        given = await self._desk.submit(credential_of(context), question, give_up_seconds=wait_seconds)
+        return gateway_pb2.SubmitPromptResponse(receipt=_receipt(given))
 
     async def SubmitPrompts(
         self,
@@ -46,15 +49,17 @@ class GatewayServicer(gateway_pb2_grpc.GatewayServiceServicer):
         context: grpc.aio.ServicerContext[gateway_pb2.SubmitPromptRequest, gateway_pb2.SubmitPromptsReply],
     ) -> AsyncIterator[gateway_pb2.SubmitPromptsReply]:
         """A reply a request, in order."""
+        credential, traceparent = credential_of(context), _traceparent(context)
 
         async def reply(request: gateway_pb2.SubmitPromptRequest) -> gateway_pb2.SubmitPromptsReply:
             wait_seconds = _within_deadline(context, self._limits.admit_wait_seconds)
             key = request.idempotency_key
             try:
-                receipt = await self._admissions.submit(_candidate(request), give_up_seconds=wait_seconds)
+                question = _submission(request, traceparent)
+                given = await self._desk.submit(credential, question, give_up_seconds=wait_seconds)
             except OnlineRLHFError as error:
                 return gateway_pb2.SubmitPromptsReply(idempotency_key=key, refusal=_refusal(error))
-            return gateway_pb2.SubmitPromptsReply(idempotency_key=key, receipt=_receipt(receipt))
+            return gateway_pb2.SubmitPromptsReply(idempotency_key=key, receipt=_receipt(given))
 
         num_at_once = self._limits.max_concurrent_per_stream
         async with aclosing(in_order(request_iterator, reply, num_at_once=num_at_once)) as replies:
@@ -66,36 +71,22 @@ class GatewayServicer(gateway_pb2_grpc.GatewayServiceServicer):
         request: gateway_pb2.GenerateRequest,
         context: grpc.aio.ServicerContext[gateway_pb2.GenerateRequest, gateway_pb2.GenerateResponse],
     ) -> AsyncIterator[gateway_pb2.GenerateResponse]:
-        """Answer; sampling does not wait for the admission."""
-        try:
-            spec = self._answer_spec(request)
-            candidate = await self._admissions.screen(_candidate(request))
-        except OnlineRLHFError:
-            metrics.ANSWERS.labels(outcome="refused").inc()
-            raise
-        answer_seconds = _within_deadline(context, self._limits.answer_seconds)
-        call = self._lane.start(candidate.token_ids, spec, give_up_seconds=answer_seconds)
-        outcome = "failed"
-        try:
-            wait_seconds = self._limits.admit_wait_when_answering_seconds
-            yield _admission(await self._admissions.offer(candidate, give_up_seconds=wait_seconds))
-            async for event in call:
-                yield _event(event, num_prompt_tokens=len(candidate.token_ids))
-            outcome = "completed"
-        finally:
-            call.cancel()
-            metrics.ANSWERS.labels(outcome=outcome).inc()
+        """Answer: the receipt at once, then tokens as they come."""
+        wait_seconds = _within_deadline(context, self._limits.answer_seconds)
+        question = self._question(request, _traceparent(context))
+        async with await self._desk.ask(credential_of(context), question, give_up_seconds=wait_seconds) as answering:
+            yield gateway_pb2.GenerateResponse(receipt=_receipt(answering.given))
+            async for _, event in answering:
+                yield _event(event, num_prompt_tokens=answering.given.num_prompt_tokens)
 
     async def GetSample(
         self,
         request: gateway_pb2.GetSampleRequest,
         context: grpc.aio.ServicerContext[gateway_pb2.GetSampleRequest, gateway_pb2.GetSampleResponse],
     ) -> gateway_pb2.GetSampleResponse:
-        """The ledger's word on a sample."""
+        """As much as this key may know."""
         wait_seconds = _within_deadline(context, self._limits.admit_wait_seconds)
-        sample = await self._samples.get(request.sample_id, give_up_seconds=wait_seconds)
-        if sample is None:
-            raise NotFound("no sample has this id")
+        sample = await self._desk.sample(credential_of(context), request.sample_id, give_up_seconds=wait_seconds)
         return gateway_pb2.GetSampleResponse(
             sample_id=request.sample_id,
             state=sample.state,
@@ -103,15 +94,63 @@ class GatewayServicer(gateway_pb2_grpc.GatewayServiceServicer):
             trained_version=sample.trained_version,
         )
 
-    def _answer_spec(self, request: gateway_pb2.GenerateRequest) -> AnswerSpec:
-        max_tokens = request.max_tokens or self._limits.default_max_tokens
-        if max_tokens > self._limits.max_response_tokens:
-            message = f"max_tokens is {max_tokens}; at most {self._limits.max_response_tokens} can be asked for"
-            raise InvalidInput(message, reason="bad_max_tokens")
-        temperature = request.temperature if request.HasField("temperature") else 1.0
-        if not (math.isfinite(temperature) and 0.0 <= temperature <= 2.0):
-            raise InvalidInput(f"temperature is {temperature}; it must be from 0 to 2", reason="bad_temperature")
-        return AnswerSpec(max_tokens=max_tokens, temperature=temperature)
+    async def SubmitFeedback(
+        self,
+        request: gateway_pb2.SubmitFeedbackRequest,
+        context: grpc.aio.ServicerContext[gateway_pb2.SubmitFeedbackRequest, gateway_pb2.SubmitFeedbackResponse],
+    ) -> gateway_pb2.SubmitFeedbackResponse:
+        """Store a judgement."""
+        receipt = await self._desk.give_feedback(
+            credential_of(context),
+            _judgement(request),
+            idempotency_key=request.idempotency_key,
+            give_up_seconds=_within_deadline(context, self._limits.admit_wait_seconds),
+        )
+        return gateway_pb2.SubmitFeedbackResponse(feedback_id=receipt.feedback_id, replayed=receipt.replayed)
+
+    async def WithdrawConsent(
+        self,
+        request: gateway_pb2.WithdrawConsentRequest,
+        context: grpc.aio.ServicerContext[gateway_pb2.WithdrawConsentRequest, gateway_pb2.WithdrawConsentResponse],
+    ) -> gateway_pb2.WithdrawConsentResponse:
+        """From now on nothing sent so far is learned from."""
+        wait_seconds = _within_deadline(context, self._limits.admit_wait_seconds)
+        num_dropped = await self._desk.withdraw(credential_of(context), request.user_id, give_up_seconds=wait_seconds)
+        return gateway_pb2.WithdrawConsentResponse(num_dropped=num_dropped)
+
+    def _question(self, request: gateway_pb2.GenerateRequest, traceparent: str) -> Question:
+        return Question(
+            user_id=request.user_id,
+            turns=_turns(request.text, request.messages),
+            spec=AnswerSpec(
+                max_tokens=request.max_tokens or self._limits.default_max_tokens,
+                temperature=request.temperature if request.HasField("temperature") else 1.0,
+                top_p=request.top_p if request.HasField("top_p") else 1.0,
+                seed=request.seed if request.HasField("seed") else None,
+                stop=tuple(request.stop),
+            ),
+            idempotency_key=request.idempotency_key,
+            consent=_consent(request),
+            use_case=request.use_case,
+            traceparent=traceparent,
+        )
+
+
+def credential_of(context: grpc.aio.ServicerContext[Any, Any]) -> str | None:
+    """What follows `Bearer` in the call's metadata; None where nothing does."""
+    scheme, _, credential = (_metadata(context, "authorization") or "").partition(" ")
+    return credential.strip() if scheme.lower() == "bearer" and credential else None
+
+
+def _metadata(context: grpc.aio.ServicerContext[Any, Any], name: str) -> str | None:
+    for key, value in context.invocation_metadata() or ():
+        if key == name:
+            return value if isinstance(value, str) else None
+    return None
+
+
+def _traceparent(context: grpc.aio.ServicerContext[Any, Any]) -> str:
+    return tracing.checked(_metadata(context, "traceparent") or "")
 
 
 def _within_deadline(context: grpc.aio.ServicerContext[Any, Any], seconds: float) -> float:
@@ -120,35 +159,68 @@ def _within_deadline(context: grpc.aio.ServicerContext[Any, Any], seconds: float
     return seconds if remaining is None else min(seconds, 0.9 * remaining)
 
 
-def _candidate(request: gateway_pb2.SubmitPromptRequest | gateway_pb2.GenerateRequest) -> Candidate:
-    return Candidate(
+def _submission(request: gateway_pb2.SubmitPromptRequest, traceparent: str) -> Question:
+    if not request.idempotency_key:
+        raise InvalidInput("a submission needs an idempotency_key", reason="bad_idempotency_key")
+    return Question(
         user_id=request.user_id,
+        turns=_turns(request.text, request.messages),
+        spec=AnswerSpec(max_tokens=1, temperature=1.0),
         idempotency_key=request.idempotency_key,
-        training_consent=request.training_consent,
-        raw=request.text,
+        consent=_consent(request),
+        use_case=request.use_case,
+        traceparent=traceparent,
     )
 
 
-def _receipt(receipt: Receipt) -> gateway_pb2.Receipt:
+def _turns(text: bytes, messages: Sequence[gateway_pb2.Message]) -> tuple[tuple[str, bytes], ...]:
+    if messages:
+        if text:
+            raise InvalidInput("text and messages are both set; a prompt is one of them", reason="bad_messages")
+        return tuple((_ROLES.get(message.role, ""), message.text) for message in messages)
+    return (("user", text),)
+
+
+def _consent(request: gateway_pb2.SubmitPromptRequest | gateway_pb2.GenerateRequest) -> ConsentClaim | None:
+    if not request.HasField("consent"):
+        return None
+    return ConsentClaim(
+        notice_version=request.consent.notice_version, shown_at_seconds=request.consent.shown_at_seconds
+    )
+
+
+def _judgement(request: gateway_pb2.SubmitFeedbackRequest) -> judgements.Judgement:
+    match request.WhichOneof("judgement"):
+        case "thumb":
+            return judgements.Thumb(sample_id=request.thumb.sample_id, up=request.thumb.up)
+        case "score":
+            return judgements.Score(sample_id=request.score.sample_id, value=request.score.value)
+        case "correction":
+            return judgements.Correction(sample_id=request.correction.sample_id, text=request.correction.text)
+        case "ranking":
+            return judgements.Ranking(sample_ids=tuple(request.ranking.sample_ids))
+        case _:
+            raise InvalidInput("no judgement: thumb, score, correction or ranking", reason="bad_feedback")
+
+
+def _receipt(given: Given) -> gateway_pb2.Receipt:
     return gateway_pb2.Receipt(
-        sample_id=receipt.sample_id, replayed=receipt.replayed, num_prompt_tokens=receipt.num_prompt_tokens
+        sample_id=given.sample_id, replayed=given.replayed, num_prompt_tokens=given.num_prompt_tokens
     )
 
 
 def _refusal(error: OnlineRLHFError) -> gateway_pb2.Refusal:
     code, reason = status_of(error)
-    return gateway_pb2.Refusal(code=code.value[0], reason=reason, message=str(error))
-
-
-def _admission(outcome: Receipt | NotAdmitted) -> gateway_pb2.GenerateResponse:
-    if isinstance(outcome, Receipt):
-        return gateway_pb2.GenerateResponse(admission=gateway_pb2.Admission(receipt=_receipt(outcome)))
-    return gateway_pb2.GenerateResponse(admission=gateway_pb2.Admission(not_admitted=_refusal(outcome.error)))
+    retry_after_seconds = getattr(error, "retry_after_seconds", None) or 0.0
+    return gateway_pb2.Refusal(
+        code=code.value[0], reason=reason, message=str(error), retry_after_seconds=retry_after_seconds
+    )
 
 
 def _event(event: AnswerTokens | AnswerEnd, *, num_prompt_tokens: int) -> gateway_pb2.GenerateResponse:
     if isinstance(event, AnswerTokens):
-        return gateway_pb2.GenerateResponse(token=gateway_pb2.Token(text=event.text, token_ids=event.token_ids))
+        token = gateway_pb2.Token(text=event.text, token_ids=event.token_ids, logprobs=event.logprobs)
+        return gateway_pb2.GenerateResponse(token=token)
     completion = gateway_pb2.Completion(
         finish_reason=wire.finish_to_proto(event.finish_reason),
         version_spans=[wire.span_to_proto(span) for span in event.version_spans],

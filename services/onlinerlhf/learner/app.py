@@ -22,7 +22,7 @@ from onlinerlhf.learner.status import Status
 from onlinerlhf.learner.weight_service import WeightServicer
 from onlinerlhf.learner.worker import LearnerWorker
 from onlinerlhf.runtime import config as configs
-from onlinerlhf.runtime import logs, redis, serving
+from onlinerlhf.runtime import logs, redis, serving, tracing
 from onlinerlhf.runtime.config import RunConfig
 from onlinerlhf.runtime.health import Health
 from onlinerlhf.runtime.keys import RunKeys
@@ -49,6 +49,7 @@ async def run() -> None:
     """Read the settings, serve and learn until told to stop. Under torchrun rank 0 does so, and the others follow."""
     run_config, config = configs.load("learner", LearnerConfig)
     logs.setup("learner", level=run_config.log_level)
+    tracing.setup("learner", run_id=run_config.id)
     disable_progress_bar()
     with meeting(config) as (ranks, store):
         if store is None:

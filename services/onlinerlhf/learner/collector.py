@@ -3,6 +3,7 @@
 read -> known already (its checkpoint holds it) -> acked
      -> cannot be decoded or learned from       -> dead letter at once
      -> waits here -> too far behind the learner, or ahead of it, when its batch is made -> dropped, stale
+                   -> its owner withdrew consent or was erased meanwhile                 -> gone
                    -> part of a batch
 """
 
@@ -31,6 +32,8 @@ class GatheredSample:
     rollouts: tuple[ScoredRollout, ...]
     gathered_at: float
     """By the status's clock."""
+    traceparent: str
+    """Of the submission or answer that its prompt came with; empty where nothing traces."""
 
 
 class Collector:
@@ -73,6 +76,9 @@ class Collector:
     async def take(self, version: int) -> list[GatheredSample]:
         """A batch fit for the learner's present version, or [] while there is none."""
         await self._drop_stale(version)
+        if self._wanted():
+            # Of all that wait, so that what is left out is made up for from what is there.
+            await self._let_go_of_blocked()
         wanted = self._wanted()
         batch: list[GatheredSample] = []
         num_rollouts = 0
@@ -128,6 +134,7 @@ class Collector:
                 oldest_version=scored.group.oldest_version,
                 rollouts=rollouts,
                 gathered_at=self._status.clock(),
+                traceparent=scored.group.prompt.traceparent,
             )
         )
 
@@ -141,6 +148,12 @@ class Collector:
             elif await self._consumer.drop(sample.delivery, DropReason.STALE):
                 self._status.count("dropped_stale")
         self._waiting = fresh
+
+    async def _let_go_of_blocked(self) -> None:
+        usable = await self._consumer.confirm(self.deliveries)
+        if len(usable) < len(self._waiting):
+            entries = {delivery.entry_id for delivery in usable}
+            self._waiting = deque(sample for sample in self._waiting if sample.delivery.entry_id in entries)
 
     def _is_waiting(self, sample_id: str) -> bool:
         return any(sample.delivery.sample_id == sample_id for sample in self._waiting)

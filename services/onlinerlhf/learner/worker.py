@@ -32,6 +32,7 @@ from onlinerlhf.learner.saver import Saver
 from onlinerlhf.learner.status import Phase, Status
 from onlinerlhf.learner.step_metrics import StepMetrics
 from onlinerlhf.learner.step_records import StepRecords
+from onlinerlhf.runtime import tracing
 from onlinerlhf.runtime.health import Health
 from onlinerlhf.runtime.keys import RunKeys
 from onlinerlhf.runtime.redis import Patience
@@ -109,6 +110,7 @@ class LearnerWorker:
         try:
             async with consumer:
                 await saver.resume(progress)
+                await consumer.forget_in_training()
                 self.saver = saver
                 await self._offering.start(ppo)
                 collector = Collector(
@@ -180,7 +182,9 @@ class LearnerWorker:
         status.phase = Phase.STEPPING
         started = status.clock()
         try:
-            found = await asyncio.to_thread(ppo.step, rollouts)
+            links = [sample.traceparent for sample in batch]
+            with tracing.span("learner.step", links=links, attributes={"version": status.version}):
+                found = await asyncio.to_thread(ppo.step, rollouts)
         except torch.AcceleratorError:
             # The device is gone: no batch's fault, and none is to be buried for it.
             raise

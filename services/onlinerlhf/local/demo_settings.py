@@ -48,6 +48,9 @@ class DemoSettings:
                 "max_epochs": self.max_epochs,
                 "prompts_bound": batch_samples,
                 "default_max_tokens": self.max_tokens,
+                # Its own held-out users are never offered for training.
+                "valid_share": 0.0,
+                "test_share": 0.0,
             },
             "rollout": {
                 "num_responses": self.num_responses,

@@ -31,6 +31,8 @@ class Endpoints:
     run_dir: str
     redis_url: str
     supervisor_pid: int
+    http: str
+    """host:port of the OpenAI-compatible front."""
     processes: tuple[ProcessEntry, ...]
 
     def address(self, name: str) -> str:

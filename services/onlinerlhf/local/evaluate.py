@@ -59,7 +59,7 @@ class Evaluation:
 
 
 async def answer_all(
-    target: str, prompts: Sequence[UserPrompt], *, max_tokens: int, on_answer: Callable[[], None]
+    target: str, api_key: str, prompts: Sequence[UserPrompt], *, max_tokens: int, on_answer: Callable[[], None]
 ) -> tuple[JudgedAnswer, ...]:
     """Each prompt answered once at temperature 1 and never offered for training."""
     turns = asyncio.Semaphore(CONCURRENT_ANSWERS)
@@ -67,7 +67,7 @@ async def answer_all(
     async def one(client: AsyncClient, prompt: UserPrompt) -> JudgedAnswer:
         async with turns:
             answer = await client.answer(
-                prompt.text, user_id=prompt.user_id, max_tokens=max_tokens, temperature=1.0, training_consent=False
+                prompt.text, user_id=prompt.user_id, max_tokens=max_tokens, temperature=1.0, consent=None
             )
         on_answer()
         return JudgedAnswer(
@@ -77,7 +77,7 @@ async def answer_all(
             gold_score=judge(prompt.task, answer.text).score,
         )
 
-    async with AsyncClient(target) as client, asyncio.TaskGroup() as group:
+    async with AsyncClient(target, api_key=api_key) as client, asyncio.TaskGroup() as group:
         tasks = [group.create_task(one(client, prompt), name="answer") for prompt in prompts]
     return tuple(task.result() for task in tasks)
 

@@ -9,6 +9,7 @@ import grpc
 from onlinerlhf.core.errors import OnlineRLHFError, WaitTimeout
 from onlinerlhf.core.samples import Stage
 from onlinerlhf.learner.training.progress import Reporter
+from onlinerlhf.local import credentials
 from onlinerlhf.local.demo_settings import DemoSettings
 from onlinerlhf.local.evaluate import Evaluation, JudgedAnswer, answer_all, require_version
 from onlinerlhf.local.monitor import Monitor, ledger_view
@@ -17,10 +18,11 @@ from onlinerlhf.local.report import Outcome, read_steps
 from onlinerlhf.local.running import RunningPlatform
 from onlinerlhf.local.snapshot import Snapshot
 from onlinerlhf.local.status import as_line, learner_text
+from onlinerlhf.local.submit import NOTICE_VERSION
 from onlinerlhf.runtime.ledger import Ledger, LedgerCounts
 from onlinerlhf.v1 import learner_pb2, learner_pb2_grpc
 from onlinerlhf.world.users import UserPrompt, prompts, users
-from onlinerlhf_client import AsyncClient, Submission
+from onlinerlhf_client import AsyncClient, Consent, Submission
 
 POLL_SECONDS = 1.0
 IDLE_POLLS = 5
@@ -56,6 +58,7 @@ class Demo:
         self._settings = settings
         self._endpoints = platform.endpoints()
         self._run_dir = platform.plan.spec.run_dir
+        self._api_key = credentials.read(self._run_dir).client_key
         self._monitor = monitor
         self._says = says
         self._clock = clock
@@ -92,15 +95,16 @@ class Demo:
     async def _answer(self, name: str, asked: Sequence[UserPrompt]) -> tuple[JudgedAnswer, ...]:
         bar = self._says.start(name, len(asked))
         answers = await answer_all(
-            self._endpoints.gateway, asked, max_tokens=self._settings.max_tokens, on_answer=bar.advance
+            self._endpoints.gateway, self._api_key, asked, max_tokens=self._settings.max_tokens, on_answer=bar.advance
         )
         self._clock.done(name)
         return answers
 
     async def _submit(self, asked: Sequence[UserPrompt]) -> None:
         bar = self._says.start("training prompts", len(asked))
-        submissions = [Submission(text=prompt.text, user_id=prompt.user_id) for prompt in asked]
-        async with AsyncClient(self._endpoints.gateway) as client:
+        consent = Consent.shown_now(NOTICE_VERSION)
+        submissions = [Submission(text=prompt.text, user_id=prompt.user_id, consent=consent) for prompt in asked]
+        async with AsyncClient(self._endpoints.gateway, api_key=self._api_key) as client:
             async for result in client.submit_many(submissions):
                 result.unwrap()
                 bar.advance()

@@ -91,8 +91,9 @@ class Monitor:
         try:
             async with asyncio.timeout(REDIS_DEADLINE_SECONDS):
                 stages = {stage: await self._stage(stage) for stage in STREAMS}
-                pools = await self._redis.llen(self._keys.pool_new), await self._redis.llen(self._keys.pool_reuse)
-                ledger = ledger_view(await self._ledger.counts())
+                counts = await self._ledger.counts()
+                pools = counts.pending[Stage.POOL], await self._redis.llen(self._keys.pool_reuse)
+                ledger = ledger_view(counts)
         except (RedisError, OSError, TimeoutError, OnlineRLHFError) as error:
             return f"Redis does not answer ({type(error).__name__})", {}, (0, 0), None
         return "", stages, pools, ledger

@@ -31,11 +31,18 @@ OWNED: Mapping[str, str] = {
     "run.id": "--run names the run",
     "run.redis_url": "--redis-url names the Redis",
     "gateway.listen": "--gateway-port chooses the port",
+    "gateway.http_listen": "--http-port chooses the port",
     **{f"{room}.listen": "its port is chosen by `up`" for room in ("rollout", "reward", "learner")},
     "rollout.worker_id": "--workers says how many there are; `up` names them",
     "rollout.staging_dir": "it is in the run directory, which --home and --run choose",
 }
 """Settings that `up` hands to a process in its environment, where no file could override them: what to use instead."""
+WIDE_LIMITS: Mapping[str, object] = {
+    "requests_per_minute": 1_000_000,
+    "tokens_per_minute": 100_000_000,
+    "max_concurrent": 10_000,
+}
+"""Of each user and organisation: on one's own machine one user sends everything, and the workers are the limit."""
 MAX_SOCKET_PATH_BYTES = 107
 """`sun_path` of a unix socket on Linux, without its final zero."""
 
@@ -54,6 +61,8 @@ class PlatformSpec:
     """A Redis that somebody else runs. None: an embedded one with an append-only file in the run directory."""
     gateway_port: int | None = None
     """None: a free one."""
+    http_port: int | None = None
+    """Of the OpenAI-compatible front. None: a free one."""
     overrides: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
     """Settings by section; they win over the plan's own."""
 
@@ -75,6 +84,8 @@ class PlatformPlan:
 
     spec: PlatformSpec
     redis_url: str
+    http: str
+    """Address of the OpenAI-compatible front."""
     processes: tuple[ProcessPlan, ...]
     sections: Sections
     socket_dir: Path
@@ -111,7 +122,7 @@ def plan(spec: PlatformSpec) -> PlatformPlan:
     redis_url = spec.redis_url or f"redis://{LOOPBACK}:{redis_port}/0"
     learner, reward = _address(next(ports)), _address(next(ports))
     rollouts = [_address(next(ports)) for _ in range(spec.rollout_workers)]
-    gateway = _address(spec.gateway_port or next(ports))
+    gateway, http = _address(spec.gateway_port or next(ports)), _address(spec.http_port or next(ports))
     environment = shared_environment(os.environ, spec, redis_url)
     # A run directory's path may be too long for a socket's.
     sockets = Path(tempfile.gettempdir()) / f"rlhf-{uuid4().hex[:8]}"
@@ -122,13 +133,13 @@ def plan(spec: PlatformSpec) -> PlatformPlan:
             for index, address in enumerate(rollouts)
         ),
         _room("reward", "reward", reward, environment, {}),
-        _room("gateway", "gateway", gateway, environment, {}),
+        _room("gateway", "gateway", gateway, environment, {"ONLINERLHF_GATEWAY__HTTP_LISTEN": http}),
     ]
     if spec.redis_url is None:
         processes.insert(0, _redis(spec, redis_port))
     sections = _sections(spec, learner=learner, rollouts=rollouts)
     return PlatformPlan(
-        spec=spec, redis_url=redis_url, processes=tuple(processes), sections=sections, socket_dir=sockets
+        spec=spec, redis_url=redis_url, http=http, processes=tuple(processes), sections=sections, socket_dir=sockets
     )
 
 
@@ -226,6 +237,8 @@ def _toml_value(value: object) -> str:
         return "true" if value else "false"
     if isinstance(value, (list, tuple)):
         return "[" + ", ".join(_toml_value(item) for item in value) + "]"
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{json.dumps(str(key))} = {_toml_value(item)}" for key, item in value.items()) + "}"
     if isinstance(value, (int, float)):
         return repr(value)
     return json.dumps(str(value))
@@ -234,7 +247,12 @@ def _toml_value(value: object) -> str:
 def _sections(spec: PlatformSpec, *, learner: str, rollouts: Sequence[str]) -> Sections:
     target = f"ipv4:{','.join(rollouts)}"
     own: Sections = {
-        "gateway": {"model_dir": spec.policy_dir, "rollout_target": target},
+        "gateway": {
+            "model_dir": spec.policy_dir,
+            "rollout_target": target,
+            "user_limits": WIDE_LIMITS,
+            "organisation_limits": WIDE_LIMITS,
+        },
         "rollout": {"model_dir": spec.policy_dir, "learner_target": learner},
         "reward": {"model_dir": spec.reward_dir},
         "learner": {

@@ -9,8 +9,8 @@ from functools import partial
 from pathlib import Path
 
 from onlinerlhf.core.errors import NotFound, StartupError, WaitTimeout
+from onlinerlhf.local import credentials, probes
 from onlinerlhf.local import endpoints as endpoint_files
-from onlinerlhf.local import probes
 from onlinerlhf.local.endpoints import Endpoints, ProcessEntry
 from onlinerlhf.local.platform import PlatformPlan, ProcessPlan
 from onlinerlhf.local.supervisor import ChildSpec, Probe, RestartPolicy, Supervisor, supervised
@@ -34,6 +34,7 @@ class RunningPlatform:
             run_dir=str(self.plan.spec.run_dir),
             redis_url=self.plan.redis_url,
             supervisor_pid=os.getpid(),
+            http=self.plan.http,
             processes=tuple(self._entry(process) for process in self.plan.processes),
         )
 
@@ -107,6 +108,7 @@ async def _start(
 ) -> None:
     if step[0].name == "learner":
         await _wait_for_redis(plan.redis_url)
+        await credentials.ensure(plan.redis_url, plan.spec.run_id, plan.spec.run_dir)
     names = [process.name for process in step]
     report(f"starting {', '.join(names)}")
     for process in step:

@@ -25,6 +25,7 @@ class UpOptions:
     workers: int
     redis_url: str | None
     gateway_port: int | None
+    http_port: int | None
     config: Path | None
     settings: tuple[str, ...]
     plain: bool
@@ -40,6 +41,7 @@ class UpOptions:
             rollout_workers=self.workers,
             redis_url=self.redis_url,
             gateway_port=self.gateway_port,
+            http_port=self.http_port,
             overrides=self._overrides(),
         )
 
@@ -71,7 +73,11 @@ def up(options: UpOptions) -> None:
 
 def ready_line(endpoints: Endpoints, snapshot: Snapshot) -> str:
     """What a newcomer needs to know next."""
-    line = f"ready: gateway on {endpoints.gateway}, logs in {Path(endpoints.run_dir) / 'logs'}; Ctrl-C drains"
+    run_dir = Path(endpoints.run_dir)
+    line = (
+        f"ready: gateway on {endpoints.gateway}, OpenAI-compatible on http://{endpoints.http}/v1, "
+        f"keys in {run_dir / 'credentials.json'}, logs in {run_dir / 'logs'}; Ctrl-C drains"
+    )
     if snapshot.learner is None:
         return line
     return f"{line}; a learner step takes {snapshot.learner.batch_size} responses (learner.batch_size)"

@@ -11,7 +11,7 @@ from onlinerlhf.reward.engine import RewardEngine, ScoreItem
 from onlinerlhf.reward.service import RewardServicer
 from onlinerlhf.reward.worker import RewardWorker
 from onlinerlhf.runtime import config as configs
-from onlinerlhf.runtime import logs, redis, serving
+from onlinerlhf.runtime import logs, redis, serving, tracing
 from onlinerlhf.runtime.health import Health
 from onlinerlhf.runtime.keys import RunKeys
 from onlinerlhf.runtime.streams import Consumer, Streams
@@ -46,6 +46,7 @@ async def run() -> None:
     """Read the settings, load the model, serve and work until told to stop."""
     run_config, config = configs.load("reward", RewardConfig)
     logs.setup("reward", level=run_config.log_level)
+    tracing.setup("reward", run_id=run_config.id)
     health = Health("reward")
     engine = await asyncio.to_thread(
         RewardEngine, config.model_dir, batch_tokens=config.batch_tokens, num_threads=config.num_threads

@@ -15,7 +15,7 @@ from onlinerlhf.core.errors import InvalidInput, OnlineRLHFError
 from onlinerlhf.core.samples import RolloutGroup, ScoredGroup, Stage
 from onlinerlhf.reward.config import RewardConfig
 from onlinerlhf.reward.engine import ScoreItem
-from onlinerlhf.runtime import wire
+from onlinerlhf.runtime import tracing, wire
 from onlinerlhf.runtime.streams import Consumer, Delivery, Streams
 
 log = logging.getLogger(__name__)
@@ -93,7 +93,12 @@ class RewardWorker:
             await self._consumer.retry_later(work.delivery, type(error).__name__)
 
     async def _score(self, work: Sequence[_Work]) -> None:
-        scores = iter(await self._scorer.score([item for each in work for item in each.items]))
+        current = [tracing.begin("reward.score", parent=each.group.prompt.traceparent) for each in work]
+        try:
+            scores = iter(await self._scorer.score([item for each in work for item in each.items]))
+        finally:
+            for each_span, each in zip(current, work, strict=True):
+                each_span.end(attributes={"sample_id": each.delivery.sample_id})
         for each in work:
             scored = ScoredGroup(
                 group=each.group,

@@ -21,7 +21,7 @@ from onlinerlhf.rollout.staging import Staging
 from onlinerlhf.rollout.updater import Updater
 from onlinerlhf.rollout.usage import Usage
 from onlinerlhf.rollout.worker import RolloutWorker
-from onlinerlhf.runtime import channels, logs, redis, serving
+from onlinerlhf.runtime import channels, logs, redis, serving, tracing
 from onlinerlhf.runtime import config as configs
 from onlinerlhf.runtime.config import RunConfig
 from onlinerlhf.runtime.health import Health
@@ -34,6 +34,7 @@ async def run() -> None:
     """Read the settings, compose the room, serve and work until told to stop."""
     run_config, config = configs.load("rollout", RolloutConfig)
     logs.setup("rollout", level=run_config.log_level)
+    tracing.setup("rollout", run_id=run_config.id)
     await compose(run_config, config)
 
 

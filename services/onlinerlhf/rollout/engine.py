@@ -7,7 +7,9 @@ flight, however late its outputs are read here.
 
 Log-probabilities are always `processed_logprobs`: of the distribution the token was drawn from, after temperature and
 top-p. At temperature 1 and top-p 1 they are the model's own; with any other spec raw ones would leave the temperature
-and log(kept mass) in every importance ratio.
+and log(kept mass) in every importance ratio. At temperature 0 they are the model's own too: vLLM takes a greedy request
+at temperature 1 and top-p 1 through the sampler, alone or in a batch with others, and then picks the likeliest token.
+A prompt's are the model's own whatever the spec.
 """
 
 import asyncio
@@ -16,6 +18,7 @@ import logging
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
+from dataclasses import dataclass
 from enum import IntEnum
 from functools import lru_cache
 from pathlib import Path
@@ -28,8 +31,10 @@ from vllm.exceptions import VLLMClientError
 from vllm.inputs.engine import tokens_input
 from vllm.outputs import RequestOutput
 from vllm.sampling_params import RequestOutputKind
+from vllm.v1.engine import output_processor
 from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
+from vllm.v1.engine.logprobs import LogprobsProcessor
 
 from onlinerlhf.core.errors import InvalidInput, StartupError, Unavailable, WaitTimeout
 from onlinerlhf.core.samples import Rollout, SamplingSpec
@@ -50,8 +55,30 @@ class Lane(IntEnum):
     TRAINING = 1
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wishes:
+    """What a user may ask for beyond a SamplingSpec. Training has none."""
+
+    seed: int | None = None
+    stop: tuple[str, ...] = ()
+    """The response ends before the first of these in its text. The tokens that make it up are still reported."""
+    num_top_logprobs: int = 0
+    with_prompt_logprobs: bool = False
+
+
 class EngineLost(Unavailable):
     """The engine process died, or took weights halfway. Nothing it holds can be used; the service must end."""
+
+
+class IdLogprobs(LogprobsProcessor):
+    """Log-probabilities by token id. vLLM's own decodes every candidate too, on this event loop, and nobody here reads
+    that: a prompt of 480 tokens with the 20 likeliest at each held up all other requests for 124 ms, without for 13."""
+
+    @classmethod
+    def from_new_request(cls, tokenizer: Any, request: Any) -> LogprobsProcessor:
+        """Without the tokenizer, which nothing but the decoding needs."""
+        del tokenizer
+        return super().from_new_request(None, request)
 
 
 class Engine:
@@ -135,14 +162,14 @@ class Engine:
         return rollouts
 
     async def stream(
-        self, prompt_token_ids: Sequence[int], spec: SamplingSpec, *, request_id: str, seed: int | None = None
+        self, prompt_token_ids: Sequence[int], spec: SamplingSpec, *, request_id: str, wishes: Wishes
     ) -> AsyncGenerator[Piece, None]:
         """One response for a user, piece by piece, ahead of training. Closing the iterator aborts it in the engine."""
-        params = _params(spec, kind=RequestOutputKind.DELTA, detokenize=True, seed=seed)
+        params = _params(spec, kind=RequestOutputKind.DELTA, wishes=wishes)
         with self.usage.request():
             async with aclosing(self._outputs(prompt_token_ids, params, request_id, Lane.USER)) as outputs:
                 async for output in outputs:
-                    piece = piece_from(output.outputs[0])
+                    piece = piece_from(output, num_top_logprobs=wishes.num_top_logprobs)
                     self._count(len(piece.token_ids), Lane.USER)
                     yield piece
 
@@ -214,6 +241,7 @@ class Engine:
 
 def _engine_args(config: RolloutConfig) -> AsyncEngineArgs:
     plugin.register()
+    output_processor.LogprobsProcessor = IdLogprobs
     logging.getLogger("vllm").setLevel(logging.WARNING)
     return AsyncEngineArgs(
         model=str(config.model_dir),
@@ -240,19 +268,21 @@ def _final_params(spec: SamplingSpec) -> SamplingParams:
     return _params(spec, kind=RequestOutputKind.FINAL_ONLY)
 
 
-def _params(
-    spec: SamplingSpec, *, kind: RequestOutputKind, detokenize: bool = False, seed: int | None = None
-) -> SamplingParams:
+def _params(spec: SamplingSpec, *, kind: RequestOutputKind, wishes: Wishes | None = None) -> SamplingParams:
+    """`wishes` are a user's, who also gets text; None: training."""
+    asked = wishes or Wishes()
     return SamplingParams(
         n=spec.num_responses,
         temperature=spec.temperature,
         top_p=spec.top_p,
         max_tokens=spec.max_tokens,
         stop_token_ids=list(spec.stop_token_ids),
-        seed=seed,
-        logprobs=0,
+        stop=list(asked.stop),
+        seed=asked.seed,
+        logprobs=asked.num_top_logprobs,
+        prompt_logprobs=asked.num_top_logprobs if asked.with_prompt_logprobs else None,
         flat_logprobs=True,
-        detokenize=detokenize,
+        detokenize=wishes is not None,
         output_kind=kind,
         skip_clone=True,
     )

@@ -10,16 +10,23 @@ import grpc
 from onlinerlhf.core.errors import InvalidInput, LimitReached, Unavailable
 from onlinerlhf.core.samples import SamplingSpec
 from onlinerlhf.rollout.config import RolloutConfig
-from onlinerlhf.rollout.engine import Engine
-from onlinerlhf.rollout.evidence import Piece
+from onlinerlhf.rollout.engine import Engine, Wishes
+from onlinerlhf.rollout.evidence import Piece, TopLogprobs
 from onlinerlhf.rollout.updater import Updater
 from onlinerlhf.rollout.usage import Usage
-from onlinerlhf.runtime import wire
+from onlinerlhf.runtime import tracing, wire
 from onlinerlhf.v1 import rollout_pb2, rollout_pb2_grpc
 
 if TYPE_CHECKING:
     GenerateContext = grpc.aio.ServicerContext[rollout_pb2.RolloutGenerateRequest, rollout_pb2.RolloutGenerateResponse]
     StatusContext = grpc.aio.ServicerContext[rollout_pb2.GetRolloutStatusRequest, rollout_pb2.GetRolloutStatusResponse]
+
+
+_MAX_STOP_STRINGS = 4
+_MAX_STOP_CHARACTERS = 64
+_MAX_TOP_LOGPROBS = 20
+# vLLM takes no more.
+_MAX_TEMPERATURE = 2
 
 
 class RolloutServicer(rollout_pb2_grpc.RolloutServiceServicer):
@@ -40,25 +47,22 @@ class RolloutServicer(rollout_pb2_grpc.RolloutServiceServicer):
         self, request: rollout_pb2.RolloutGenerateRequest, context: "GenerateContext"
     ) -> AsyncIterator[rollout_pb2.RolloutGenerateResponse]:
         """Stream one response. A client that goes away cancels this, which aborts the request in the engine."""
-        del context
         if self._engine.version == 0:
             raise Unavailable("no policy version applied yet")
-        spec = self._spec(request)
+        spec, wishes = self._spec(request), _wishes(request)
         if self._num_users >= self._config.max_user_requests:
             raise LimitReached(f"{self._num_users} user requests are in the engine, which is the most it takes")
         self._num_users += 1
+        current = tracing.begin("rollout.generate", parent=_traceparent(context))
         try:
-            pieces = self._engine.stream(
-                request.prompt_token_ids,
-                spec,
-                request_id=f"user-{next(self._numbers)}",
-                seed=request.seed if request.HasField("seed") else None,
-            )
+            request_id = f"user-{next(self._numbers)}"
+            pieces = self._engine.stream(request.prompt_token_ids, spec, request_id=request_id, wishes=wishes)
             async with aclosing(pieces):
                 async for piece in pieces:
                     yield _encode(piece)
         finally:
             self._num_users -= 1
+            current.end(attributes={"version": self._engine.version})
 
     async def GetStatus(
         self, request: rollout_pb2.GetRolloutStatusRequest, context: "StatusContext"
@@ -92,8 +96,9 @@ class RolloutServicer(rollout_pb2_grpc.RolloutServiceServicer):
             )
         if request.max_tokens < 1:
             raise InvalidInput("max_tokens is 0; expected at least 1", reason="max_tokens")
-        if not 0 <= request.temperature <= 10:
-            raise InvalidInput(f"temperature is {request.temperature:g}; expected 0 to 10", reason="temperature")
+        if not 0 <= request.temperature <= _MAX_TEMPERATURE:
+            message = f"temperature is {request.temperature:g}; expected 0 to {_MAX_TEMPERATURE}"
+            raise InvalidInput(message, reason="temperature")
         if not 0 <= request.top_p <= 1:
             raise InvalidInput(f"top_p is {request.top_p:g}; expected above 0 and up to 1", reason="top_p")
         return SamplingSpec(
@@ -104,13 +109,46 @@ class RolloutServicer(rollout_pb2_grpc.RolloutServiceServicer):
         )
 
 
+def _wishes(request: rollout_pb2.RolloutGenerateRequest) -> Wishes:
+    """Raises InvalidInput. Messages do not repeat a stop string: it may be from a user's text."""
+    if len(request.stop) > _MAX_STOP_STRINGS:
+        raise InvalidInput(f"{len(request.stop)} stop strings; at most {_MAX_STOP_STRINGS} can be given", reason="stop")
+    for stop in request.stop:
+        if not 1 <= len(stop) <= _MAX_STOP_CHARACTERS:
+            message = f"a stop string of {len(stop)} characters; expected 1 to {_MAX_STOP_CHARACTERS}"
+            raise InvalidInput(message, reason="stop")
+    if request.num_top_logprobs > _MAX_TOP_LOGPROBS:
+        message = f"num_top_logprobs is {request.num_top_logprobs}; expected 0 to {_MAX_TOP_LOGPROBS}"
+        raise InvalidInput(message, reason="num_top_logprobs")
+    return Wishes(
+        seed=request.seed if request.HasField("seed") else None,
+        stop=tuple(request.stop),
+        num_top_logprobs=request.num_top_logprobs,
+        with_prompt_logprobs=request.with_prompt_logprobs,
+    )
+
+
+def _traceparent(context: "GenerateContext") -> str:
+    values = (value for key, value in context.invocation_metadata() or () if key == "traceparent")
+    value = next(values, "")
+    return value if isinstance(value, str) else ""
+
+
 def _encode(piece: Piece) -> rollout_pb2.RolloutGenerateResponse:
     response = rollout_pb2.RolloutGenerateResponse(
         token_ids=piece.token_ids,
         logprobs=piece.logprobs,
         text=piece.text,
         version_spans=[wire.span_to_proto(span) for span in piece.version_spans],
+        top_logprobs=[_encode_top(top) for top in piece.top_logprobs],
     )
+    if piece.prompt_logprobs is not None:
+        response.prompt_logprobs.logprobs.extend(piece.prompt_logprobs.logprobs)
+        response.prompt_logprobs.top.extend(_encode_top(top) for top in piece.prompt_logprobs.top)
     if piece.finish_reason is not None:
         response.finish_reason = wire.finish_to_proto(piece.finish_reason)
     return response
+
+
+def _encode_top(top: TopLogprobs) -> rollout_pb2.TopLogprobs:
+    return rollout_pb2.TopLogprobs(token_ids=top.token_ids, logprobs=top.logprobs)

@@ -18,7 +18,7 @@ from onlinerlhf.core.errors import InvalidInput, OnlineRLHFError
 from onlinerlhf.core.samples import Rollout, RolloutGroup, SamplingSpec, Stage
 from onlinerlhf.rollout import metrics
 from onlinerlhf.rollout.config import RolloutConfig
-from onlinerlhf.runtime import wire
+from onlinerlhf.runtime import tracing, wire
 from onlinerlhf.runtime.streams import Consumer, Delivery, Streams
 
 log = logging.getLogger(__name__)
@@ -133,7 +133,9 @@ class RolloutWorker:
             prompt = wire.load_prompt(delivery.payload)
             request_id = f"{delivery.sample_id}-{delivery.attempt}"
             async with self._slots:
-                rollouts = await self._sampler.sample(prompt.token_ids, self._spec, request_id=request_id)
+                attributes: tracing.Attributes = {"sample_id": delivery.sample_id, "version": self._sampler.version}
+                with tracing.span("rollout.sample", parent=prompt.traceparent, attributes=attributes):
+                    rollouts = await self._sampler.sample(prompt.token_ids, self._spec, request_id=request_id)
         finally:
             self._num_unsampled -= 1
             self._sampled.set()

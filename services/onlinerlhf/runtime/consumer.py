@@ -3,6 +3,7 @@
 read -> Delivery -> hand_over | drop | dead_letter | finish     the sample moves on, the entry is gone
                  -> retry_later                                 the lease runs out, then it is delivered again
                  -> give_back                                   anybody may take it at once
+                 -> confirm                                     it may still be used, or it is gone
 
 A heartbeat renews the leases of all that is held, however long that takes. A consumer that dies stops renewing, and
 after `lease_seconds` another one takes over; whoever of the two commits first wins.
@@ -26,6 +27,7 @@ from onlinerlhf.runtime.keys import RunKeys
 from onlinerlhf.runtime.leases import Delivery, Leases
 from onlinerlhf.runtime.ledger import dropped_state, trained_state
 from onlinerlhf.runtime.redis import Argument, Patience, away_reason, command
+from onlinerlhf.runtime.rights import Rights, in_training
 
 log = logging.getLogger(__name__)
 
@@ -65,6 +67,8 @@ class Consumer:
         self._limit = delivery_limit or 0
         self._stream = keys.stream(stage)
         self._bookkeeping = [keys.ledger_states, keys.ledger_counts, keys.attempts(stage), keys.errors(stage)]
+        self._consent = [keys.blocked, keys.ledger_owners]
+        self._rights = Rights(redis, keys, stage, patience)
         self._leases = Leases(redis, keys, stage, name=name, patience=patience, lease_seconds=lease_seconds)
         self._recover = 1
         """Own entries that are not held: 1: from before a restart; 2: a reply may have been lost; 0: none."""
@@ -127,10 +131,12 @@ class Consumer:
             await self._wait_for_entry_after(last_entry, min(left_seconds, BLOCK_SLICE_SECONDS))
 
     async def hand_over(self, delivery: Delivery, payload: bytes) -> bool:
-        """To the next stage. False: the sample had moved on, be it by an earlier try whose reply was lost."""
+        """To the next stage. False: the sample had moved on, be it by an earlier try whose reply was lost, or it was
+        dropped because its owner has withdrawn consent or was erased.
+        """
         next_stage = NEXT_STAGE[self._stage]
         states, counts, attempts, errors = self._bookkeeping
-        keys = [self._stream, self._keys.stream(next_stage), states, counts, attempts, errors]
+        keys = [self._stream, self._keys.stream(next_stage), states, counts, attempts, errors, *self._consent]
         arguments: list[Argument] = [
             self._keys.group,
             delivery.entry_id,
@@ -139,12 +145,14 @@ class Consumer:
             next_stage,
             payload,
         ]
-        moved = await self._settle(
+        reply = await self._settle(
             delivery, "hand over", partial(stream_scripts.HAND_OVER.run, self._redis, keys, arguments)
         )
-        if moved:
-            metrics.HANDED_OVER.labels(self._stage).inc()
-        return moved
+        if isinstance(reply, bytes):
+            self._count_refused([reply.decode()])
+            return False
+        metrics.HANDED_OVER.labels(self._stage).inc(reply)
+        return reply == 1
 
     async def drop(self, delivery: Delivery, reason: DropReason) -> bool:
         """The sample ends here, counted under its reason. False: it had moved on."""
@@ -182,8 +190,11 @@ class Consumer:
             await self._patience("give back", partial(self._leases.in_group, script))
 
     async def finish(self, entries: Sequence[tuple[str, str]], *, version: int) -> int:
-        """(entry id, sample id) pairs were learned from: trained. Returns how many had not been finished before."""
-        keys = [self._stream, *self._bookkeeping]
+        """(entry id, sample id) pairs were learned from: trained. Returns how many had not been finished before.
+
+        What was erased meanwhile stays dropped, and its owner's erasure names the version.
+        """
+        keys = [self._stream, *self._bookkeeping, in_training(self._keys)]
         num_new = 0
         for start in range(0, len(entries), FINISH_AT_ONCE):
             chunk = entries[start : start + FINISH_AT_ONCE]
@@ -195,28 +206,48 @@ class Consumer:
             ]
             script = partial(stream_scripts.FINISH.run, self._redis, keys, arguments)
             with self._leases.settling(entry_id for entry_id, _ in chunk):
-                num_new += await self._patience("finish", script)
+                num_moved, erased = await self._patience("finish", script)
+            num_new += num_moved
+            await self._rights.note_version(erased, version)
         metrics.HANDED_OVER.labels(self._stage).inc(num_new)
         return num_new
+
+    async def confirm(self, deliveries: Sequence[Delivery]) -> list[Delivery]:
+        """Those that may still be used. The others are gone: withdrawn, erased, or moved on by someone else."""
+        if not deliveries:
+            return []
+        gone = await self._rights.confirm(deliveries)
+        with self._leases.settling(deliveries[at].entry_id for at in gone):
+            self._count_refused([reason for reason in gone.values() if reason])
+        return [delivery for at, delivery in enumerate(deliveries) if at not in gone]
+
+    async def forget_in_training(self) -> None:
+        """After a start, once all that a checkpoint contains is finished: nothing is in a step now."""
+        await self._rights.forget_in_training()
+
+    def _count_refused(self, reasons: Sequence[str]) -> None:
+        for reason in reasons:
+            metrics.DROPPED.labels(self._stage, reason).inc()
 
     async def _drop(self, delivery: Delivery, reason: DropReason, *, error: str) -> bool:
         keys = [self._stream, self._keys.dead(self._stage), *self._bookkeeping]
         state = dropped_state(reason)
         arguments: list[Argument] = [self._keys.group, delivery.entry_id, delivery.sample_id, self._stage, state, error]
-        moved = await self._settle(delivery, "drop", partial(stream_scripts.DROP.run, self._redis, keys, arguments))
+        script = partial(stream_scripts.DROP.run, self._redis, keys, arguments)
+        moved = await self._settle(delivery, "drop", script) == 1
         if moved:
             metrics.DROPPED.labels(self._stage, reason).inc()
         return moved
 
-    async def _settle(self, delivery: Delivery, what: str, script: Callable[[], Awaitable[int]]) -> bool:
+    async def _settle(self, delivery: Delivery, what: str, script: Callable[[], Awaitable[int | bytes]]) -> int | bytes:
         with self._leases.settling([delivery.entry_id]):
-            return bool(await self._patience(f"{what} from [{self._stage}]", script))
+            return await self._patience(f"{what} from [{self._stage}]", script)
 
     async def _take(self, max_count: int) -> tuple[list[Delivery], int, str]:
         now = asyncio.get_running_loop().time()
         scan = now >= self._next_scan
         leave = [*self._leases.held, *(self._leases.still_set_aside() if self._recover else ())]
-        keys = [self._stream, self._keys.dead(self._stage), *self._bookkeeping]
+        keys = [self._stream, self._keys.dead(self._stage), *self._bookkeeping, *self._consent]
         arguments: list[Argument] = [
             self._keys.group,
             self._name,
@@ -227,7 +258,7 @@ class Consumer:
         ]
         recover = self._recover
         try:
-            taken, buried, handled, left, last_entry = await stream_scripts.TAKE.run(
+            taken, buried, handled, left, last_entry, refused = await stream_scripts.TAKE.run(
                 self._redis, keys, [*arguments, self._limit, recover, int(scan), *leave]
             )
         except BaseException:
@@ -240,6 +271,7 @@ class Consumer:
             self._next_scan = now + min(self._leases.lease_seconds / 4, 5.0)
         for sample, tries, error in buried:
             self._report_dead(sample.decode(errors="replace"), int(tries), error.decode())
+        self._count_refused([reason.decode() for reason in refused])
         deliveries = [self._hold(row) for row in taken]
         return deliveries, int(handled), last_entry.decode()
 

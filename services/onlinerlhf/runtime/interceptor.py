@@ -1,4 +1,7 @@
-"""Around every handler: errors become status codes, a call without a deadline gets one, and each call is measured."""
+"""Around every handler: errors become status codes, a call without a deadline gets one, and each call is measured.
+
+Messages are decoded here too, since grpc calls what cannot be decoded a fault of the server.
+"""
 
 import asyncio
 import contextlib
@@ -7,15 +10,19 @@ import logging
 import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 from typing import Any, Final
 
 import grpc
+from google.protobuf.message import DecodeError
 
-from onlinerlhf.core.errors import OnlineRLHFError
-from onlinerlhf.runtime import metrics
-from onlinerlhf.runtime.statuses import REASON_KEY, status_of
+from onlinerlhf.core.errors import MalformedRecord, OnlineRLHFError
+from onlinerlhf.runtime import logs, metrics
+from onlinerlhf.runtime.statuses import REASON_KEY, status_of, trailing_metadata
 
 log = logging.getLogger(__name__)
+
+_Decode = Callable[[bytes], Any]
 
 _LIBRARY_SERVICES: Final = ("/grpc.health.", "/grpc.reflection.")
 """They answer with status codes themselves, and a health watch has no end."""
@@ -46,22 +53,24 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         }[handler.request_streaming, handler.response_streaming]
         names = {(False, False): "unary_unary", (False, True): "unary_stream", (True, False): "stream_unary"}
         inner = getattr(handler, names.get((handler.request_streaming, handler.response_streaming), "stream_stream"))
-        return make(
-            wrap(method.rpartition("/")[2], inner),
-            request_deserializer=handler.request_deserializer,
-            response_serializer=handler.response_serializer,
-        )
+        decode = partial(_decoded_each if handler.request_streaming else _decoded, handler.request_deserializer)
+        return make(wrap(method.rpartition("/")[2], inner, decode), response_serializer=handler.response_serializer)
 
-    def _unary(self, method: str, inner: Callable[[Any, Any], Awaitable[Any]]) -> Callable[[Any, Any], Awaitable[Any]]:
-        async def call(request: Any, context: Any) -> Any:
+    def _unary(
+        self, method: str, inner: Callable[[Any, Any], Awaitable[Any]], decode: Callable[[Any], Any]
+    ) -> Callable[[Any, Any], Awaitable[Any]]:
+        async def call(raw: Any, context: Any) -> Any:
             async with self._guard(method, context):
-                return await inner(request, context)
+                return await inner(decode(raw), context)
 
         return call
 
-    def _streaming(self, method: str, inner: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Awaitable[None]]:
-        async def call(request: Any, context: Any) -> None:
+    def _streaming(
+        self, method: str, inner: Callable[[Any, Any], Any], decode: Callable[[Any], Any]
+    ) -> Callable[[Any, Any], Awaitable[None]]:
+        async def call(raw: Any, context: Any) -> None:
             async with self._guard(method, context):
+                request = decode(raw)
                 if not inspect.isasyncgenfunction(inner):
                     await inner(request, context)
                     return
@@ -87,9 +96,13 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         except grpc.aio.AbortError:
             code = _code_set(context) or grpc.StatusCode.UNKNOWN
             raise
+        except grpc.aio.InternalError:
+            # What grpc raises where it is to send and the client is gone.
+            code = grpc.StatusCode.CANCELLED
+            raise
         except OnlineRLHFError as error:
-            code, reason = status_of(error)
-            await context.abort(code, str(error), ((REASON_KEY, reason),))
+            code, _ = status_of(error)
+            await context.abort(code, str(error), trailing_metadata(error))
         except Exception as error:  # noqa: BLE001 - the edge of every handler
             if limit.expired():
                 code = grpc.StatusCode.DEADLINE_EXCEEDED
@@ -103,9 +116,23 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 async def _abort_unexpected(method: str, context: Any, error: Exception) -> None:
     """The client gets an id to ask about; what happened is for the log alone."""
     error_id = uuid.uuid4().hex[:12]
-    log.error("call failed", extra={"method": method, "error_id": error_id}, exc_info=error)
+    # A call's error may quote the call, whatever its class.
+    told = logs.describe_exception(error, safe=(OnlineRLHFError,))
+    log.error("call failed", extra={"method": method, "error_id": error_id, "exception": told})
     message = f"internal error {error_id}"
     await context.abort(grpc.StatusCode.INTERNAL, message, ((REASON_KEY, "internal"),))
+
+
+def _decoded(deserialize: _Decode, raw: bytes) -> Any:
+    try:
+        return deserialize(raw)
+    except DecodeError:
+        raise MalformedRecord("the message cannot be decoded as what this method takes") from None
+
+
+async def _decoded_each(deserialize: _Decode, raw: AsyncIterator[bytes]) -> AsyncIterator[Any]:
+    async for each in raw:
+        yield _decoded(deserialize, each)
 
 
 def _code_set(context: Any) -> grpc.StatusCode | None:

@@ -47,9 +47,27 @@ class RunKeys:
         return self.key("errors", stage)
 
     @property
-    def pool_new(self) -> str:
-        """List: sample ids admitted and not yet fed."""
-        return self.key("pool", "new")
+    def ledger_owners(self) -> str:
+        """Hash: sample id -> `<owner>|<shown at>`: whose it is, and the whole second their consent dates from."""
+        return self.key("ledger", "owners")
+
+    @property
+    def blocked(self) -> str:
+        """Hash: owner -> `erased`, or `withdrawn:<second>`: consent up to then does not count."""
+        return self.key("blocked")
+
+    def erased_versions(self, owner: str) -> str:
+        """Set: policy versions whose step used a sample of an erased owner."""
+        return self.key("erased", owner)
+
+    def pool_new(self, tenant: str) -> str:
+        """List: sample ids of a tenant admitted and not yet fed."""
+        return self.key("pool", "new", tenant)
+
+    @property
+    def pool_tenants(self) -> str:
+        """Sorted set: tenants with prompts waiting, by the training mass each has had."""
+        return self.key("pool", "tenants")
 
     @property
     def pool_reuse(self) -> str:
@@ -60,14 +78,27 @@ class RunKeys:
         """An admitted prompt's record."""
         return self.key("prompt", prompt_id)
 
-    def user(self, user_id_hash: str) -> str:
-        """What is counted for a user."""
-        return self.key("user", user_id_hash)
+    @property
+    def prompts_by_age(self) -> str:
+        """Sorted set: prompt id -> second of its admission, held-out prompts included."""
+        return self.key("prompts_by_age")
+
+    def prompts_of(self, owner: str) -> str:
+        """Sorted set: an owner's admitted prompts, by the keyed hash that the cap goes by."""
+        return self.key("prompts_of", owner)
 
     @property
     def dedup(self) -> str:
-        """Keyed hashes of admitted prompts."""
+        """Hash: keyed digest of a prefix -> the prompt that has it."""
         return self.key("dedup")
+
+    def receipt(self, sample_id: str) -> str:
+        """Hash: who received an answer or a receipt."""
+        return self.key("receipt", sample_id)
+
+    def receipts_of(self, owner: str) -> str:
+        """Sorted set: an owner's receipts by the second they were given."""
+        return self.key("receipts_of", owner)
 
     def idempotency(self, *parts: str) -> str:
         """The receipt given for an idempotency key."""

@@ -2,6 +2,9 @@
 
 States: pool | prompts | rollouts | scored | trained | trained:<version> | dropped:<reason>. A transition compares the
 state first, so the state is also the done marker: the first commit wins, and the second writes nothing.
+
+No sample comes in without proof of its owner's consent, and every script that takes one further asks whether it still
+counts.
 """
 
 import asyncio
@@ -30,9 +33,35 @@ local function ledger_field(state)
   return state
 end
 
--- A new sample. False where it is known already.
-local function ledger_admit(states, counts, sample, stage)
+-- Whether consent of proof '<owner>|<second>' has ceased to count: nil, 'erased' or 'withdrawn'.
+local function ledger_proof_blocked(blocked, proof)
+  local owner, shown = string.match(proof, '^(%x+)|(%d+)$')
+  local word = owner and redis.call('HGET', blocked, owner)
+  if not owner or word == 'erased' then return 'erased' end
+  if not word then return nil end
+  local until_second = tonumber(string.match(word, '^withdrawn:(%d+)$'))
+  -- A word that nobody knows blocks.
+  if not until_second or until_second >= tonumber(shown) then return 'withdrawn' end
+  return nil
+end
+
+-- The same for a sample. One without proof counts as erased: its proof goes only with its owner's data.
+local function ledger_blocked(blocked, owners, sample)
+  return ledger_proof_blocked(blocked, redis.call('HGET', owners, sample) or '')
+end
+
+-- Proof of consent is 32 hexadecimal digits, '|' and a second; the script fails where it is not.
+local function ledger_check_proof(proof)
+  if not string.find(proof or '', '^%x+|%d+$') or string.find(proof, '|', 1, true) ~= 33 then
+    error('no proof of consent')
+  end
+end
+
+-- A new sample and the proof of its owner's consent. False where it is known already.
+local function ledger_admit(states, counts, owners, sample, stage, proof)
+  ledger_check_proof(proof)
   if redis.call('HSETNX', states, sample, stage) == 0 then return false end
+  redis.call('HSET', owners, sample, proof)
   redis.call('HINCRBY', counts, 'admitted', 1)
   redis.call('HINCRBY', counts, stage, 1)
   return true

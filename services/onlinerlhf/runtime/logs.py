@@ -39,17 +39,17 @@ def setup(room: str, *, level: str) -> None:
     logging.captureWarnings(True)
 
 
-def describe_exception(error: BaseException) -> str:
-    """Types and stack of an exception and what caused it, without messages that could quote a request."""
+def describe_exception(error: BaseException, *, safe: tuple[type[BaseException], ...] = MESSAGE_IS_SAFE) -> str:
+    """Types and stack of an exception and what caused it, with messages of `safe` classes only."""
     parts = []
     seen: set[int] = set()
     current: BaseException | None = error
     while current is not None and id(current) not in seen:
         seen.add(id(current))
-        message = f": {current}" if isinstance(current, MESSAGE_IS_SAFE) else ""
+        message = f": {current}" if isinstance(current, safe) else ""
         parts.append("".join(traceback.format_tb(current.__traceback__)) + type(current).__qualname__ + message)
         if isinstance(current, BaseExceptionGroup):
-            parts.extend(describe_exception(inner) for inner in current.exceptions)
+            parts.extend(describe_exception(inner, safe=safe) for inner in current.exceptions)
         current = current.__cause__ or (None if current.__suppress_context__ else current.__context__)
     return "\ncaused by\n".join(parts)
 

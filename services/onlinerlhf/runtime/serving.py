@@ -38,6 +38,8 @@ Register: TypeAlias = Callable[[grpc.aio.Server], Sequence[str]]
 
 MIN_BACKOFF_SECONDS: Final = 1.0
 MAX_BACKOFF_SECONDS: Final = 30.0
+MAX_PENDING_CALLS: Final = 10_000
+"""Calls that a server holds which it has not begun; beyond twice as many it cancels them."""
 MIN_GRACE_SECONDS: Final = 1.0
 """For calls in flight, where background tasks used the drain time up."""
 
@@ -103,6 +105,9 @@ async def _server(config: ServiceConfig, health: Health, register: Register) -> 
             # Clients ping during long calls; that is no abuse.
             ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
             ("grpc.http2.max_ping_strikes", 0),
+            # A burst waits for its turn; grpc would cancel what is beyond 1,000 without a word to anybody here.
+            ("grpc.server.max_pending_requests", MAX_PENDING_CALLS),
+            ("grpc.server.max_pending_requests_hard_limit", 2 * MAX_PENDING_CALLS),
         ],
     )
     health_servicer = health_aio.HealthServicer()

@@ -11,10 +11,14 @@ from grpc import StatusCode
 from onlinerlhf.core import errors
 
 REASON_KEY: Final = "onlinerlhf-reason"
+RETRY_AFTER_KEY: Final = "retry-after"
+"""Seconds after which the same call may succeed, with up to three decimals."""
 
 # The nearest entry of an error's base classes counts.
 CODES: Final[dict[type[errors.OnlineRLHFError], StatusCode]] = {
     errors.InvalidInput: StatusCode.INVALID_ARGUMENT,
+    errors.Unauthenticated: StatusCode.UNAUTHENTICATED,
+    errors.PermissionDenied: StatusCode.PERMISSION_DENIED,
     errors.AlreadyExists: StatusCode.ALREADY_EXISTS,
     errors.IdempotencyConflict: StatusCode.FAILED_PRECONDITION,
     errors.ConsentMissing: StatusCode.FAILED_PRECONDITION,
@@ -29,6 +33,8 @@ CODES: Final[dict[type[errors.OnlineRLHFError], StatusCode]] = {
 _BY_CODE: Final[dict[StatusCode, type[errors.OnlineRLHFError]]] = {
     StatusCode.INVALID_ARGUMENT: errors.InvalidInput,
     StatusCode.OUT_OF_RANGE: errors.InvalidInput,
+    StatusCode.UNAUTHENTICATED: errors.Unauthenticated,
+    StatusCode.PERMISSION_DENIED: errors.PermissionDenied,
     StatusCode.ALREADY_EXISTS: errors.AlreadyExists,
     StatusCode.NOT_FOUND: errors.NotFound,
     StatusCode.RESOURCE_EXHAUSTED: errors.LimitReached,
@@ -49,6 +55,13 @@ def status_of(error: errors.OnlineRLHFError) -> tuple[StatusCode, str]:
     return code_of(type(error)), reason if isinstance(reason, str) else _snake(type(error))
 
 
+def trailing_metadata(error: errors.OnlineRLHFError) -> tuple[tuple[str, str], ...]:
+    """What goes with a refusal beside code and message."""
+    reason = (REASON_KEY, status_of(error)[1])
+    seconds = getattr(error, "retry_after_seconds", None)
+    return (reason,) if seconds is None else (reason, (RETRY_AFTER_KEY, f"{seconds:.3f}"))
+
+
 def error_of(code: StatusCode, reason: str, message: str) -> errors.OnlineRLHFError:
     """The error behind a status, as a caller raises it."""
     kind = _BY_REASON.get(reason)
@@ -58,6 +71,8 @@ def error_of(code: StatusCode, reason: str, message: str) -> errors.OnlineRLHFEr
         return errors.MalformedRecord(message)
     if issubclass(kind, errors.InvalidInput):
         return errors.InvalidInput(message, reason=reason or "invalid")
+    if issubclass(kind, errors.ConsentMissing):
+        return errors.ConsentMissing(message, reason=reason or "no_consent")
     return kind(message)
 
 
@@ -73,5 +88,5 @@ def _snake(kind: type[Exception]) -> str:
 _BY_REASON: Final[dict[str, type[errors.OnlineRLHFError]]] = {
     **{_snake(kind): kind for kind in vars(errors).values() if isinstance(kind, type)},
     "malformed": errors.MalformedRecord,
-    "no_consent": errors.ConsentMissing,
+    **dict.fromkeys(errors.CONSENT_REASONS, errors.ConsentMissing),
 }

@@ -12,7 +12,7 @@ from onlinerlhf.runtime.redis import Script
 DEAD_LETTERS_KEPT: Final = 10_000
 """About as many; older ones go. Never applied to a work stream."""
 
-_SETTLE: Final = (
+LUA_SETTLE: Final = (
     LUA_TRANSITION
     + """
 -- Take an entry off its stream, and what was kept about its sample's tries.
@@ -30,6 +30,7 @@ local function dead_letter(dead, sample, stage, tries, error)
 end
 """
 )
+"""Lua functions that a script starts with where it takes entries off a stream."""
 
 ENSURE_GROUP: Final = Script("""
 -- KEYS stream. ARGV group.
@@ -44,18 +45,19 @@ return 1
 """)
 
 TAKE: Final = Script(
-    _SETTLE
+    LUA_SETTLE
     + """
--- KEYS stream, dead, states, counts, attempts, errors.
+-- KEYS stream, dead, states, counts, attempts, errors, blocked, owners.
 -- ARGV group, me, returned, stage, want, lease in ms, delivery limit (0: none), recover (0: no, 1: counting the
 --      attempt, 2: not), whether to look for entries of the dead, then the entries to leave alone.
 -- Replies {{entry, sample, data, attempt}...}, {{sample, attempts, error}...}, entries handled, own entries may be
---      left, the group's last entry.
+--      left, the group's last entry, reasons of samples that may not be used any more.
 local stream, dead, states, counts, attempts, errors = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
+local blocked, owners = KEYS[7], KEYS[8]
 local group, me, returned, stage = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local want, lease, limit, recover, scan = tonumber(ARGV[5]), ARGV[6], tonumber(ARGV[7]), tonumber(ARGV[8]), ARGV[9]
 local FIRST = 10
-local leave, taken, buried, handled = {}, {}, {}, 0
+local leave, taken, buried, refused, handled = {}, {}, {}, {}, 0
 for i = FIRST, #ARGV do leave[ARGV[i]] = true end
 local page = want + #ARGV - FIRST + 1
 
@@ -77,6 +79,13 @@ local function begin(entry, fields, counting)
   if sample == '' then return bury(entry, sample, 'missing_id', '') end
   if not state then return bury(entry, sample, 'unknown_sample', '') end
   if state ~= stage then return remove(stream, group, entry, attempts, errors, sample) end
+  local reason = ledger_blocked(blocked, owners, sample)
+  if reason then
+    remove(stream, group, entry, attempts, errors, sample)
+    ledger_move(states, counts, sample, stage, 'dropped:' .. reason)
+    refused[#refused + 1] = reason
+    return
+  end
   if not data then return bury(entry, sample, 'missing_data', 'dropped:malformed') end
   local tries = tonumber(redis.call('HGET', attempts, sample) or '0')
   if limit > 0 and counting and tries >= limit then
@@ -128,15 +137,20 @@ if handled == 0 then
     if info[2] == group then last = info[8] end
   end
 end
-return {taken, buried, handled, left, last}
+return {taken, buried, handled, left, last, refused}
 """
 )
 
 HAND_OVER: Final = Script(
-    _SETTLE
+    LUA_SETTLE
     + """
--- KEYS stream, next stream, states, counts, attempts, errors. ARGV group, entry, sample, stage, next stage, data.
+-- KEYS stream, next stream, states, counts, attempts, errors, blocked, owners.
+-- ARGV group, entry, sample, stage, next stage, data. Replies 1, 0, or why the sample was dropped instead.
 remove(KEYS[1], ARGV[1], ARGV[2], KEYS[5], KEYS[6], ARGV[3])
+local reason = ledger_blocked(KEYS[7], KEYS[8], ARGV[3])
+if reason then
+  return ledger_move(KEYS[3], KEYS[4], ARGV[3], ARGV[4], 'dropped:' .. reason) and reason or 0
+end
 if not ledger_move(KEYS[3], KEYS[4], ARGV[3], ARGV[4], ARGV[5]) then return 0 end
 redis.call('XADD', KEYS[2], '*', 'id', ARGV[3], 'data', ARGV[6])
 return 1
@@ -144,7 +158,7 @@ return 1
 )
 
 DROP: Final = Script(
-    _SETTLE
+    LUA_SETTLE
     + """
 -- KEYS stream, dead, states, counts, attempts, errors. ARGV group, entry, sample, stage, state, error ('': no letter).
 local tries = redis.call('HGET', KEYS[5], ARGV[3]) or '0'
@@ -156,15 +170,22 @@ return 1
 )
 
 FINISH: Final = Script(
-    _SETTLE
+    LUA_SETTLE
     + """
--- KEYS stream, states, counts, attempts, errors. ARGV group, stage, state, then entry and sample by turns.
-local num_new = 0
+-- KEYS stream, states, counts, attempts, errors, in training. ARGV group, stage, state, then entry and sample by turns.
+-- Replies how many were moved, and {sample, owner}... of those that were erased while the learner had them.
+local num_new, erased = 0, {}
 for i = 4, #ARGV, 2 do
-  remove(KEYS[1], ARGV[1], ARGV[i], KEYS[4], KEYS[5], ARGV[i + 1])
-  if ledger_move(KEYS[2], KEYS[3], ARGV[i + 1], ARGV[2], ARGV[3]) then num_new = num_new + 1 end
+  local sample = ARGV[i + 1]
+  remove(KEYS[1], ARGV[1], ARGV[i], KEYS[4], KEYS[5], sample)
+  if ledger_move(KEYS[2], KEYS[3], sample, ARGV[2], ARGV[3]) then
+    num_new = num_new + 1
+  else
+    local owner = redis.call('HGET', KEYS[6], sample)
+    if owner then erased[#erased + 1] = {sample, owner} end
+  end
 end
-return num_new
+return {num_new, erased}
 """
 )
 

@@ -7,7 +7,17 @@ from typing import Final, TypeVar
 from google.protobuf.message import DecodeError, Message
 
 from onlinerlhf.core.errors import MalformedRecord
-from onlinerlhf.core.samples import FinishReason, Prompt, Rollout, RolloutGroup, SamplingSpec, ScoredGroup, VersionSpan
+from onlinerlhf.core.samples import (
+    ConsentProof,
+    FinishReason,
+    Prompt,
+    Rollout,
+    RolloutGroup,
+    SamplingSpec,
+    ScoredGroup,
+    UseCase,
+    VersionSpan,
+)
 from onlinerlhf.core.weights import Manifest, TensorEntry
 from onlinerlhf.v1 import records_pb2, weights_pb2
 
@@ -17,6 +27,7 @@ _DIGEST_BYTES: Final = 32
 _FINISH_TO_PROTO: Final = {
     FinishReason.EOS: records_pb2.FINISH_REASON_EOS,
     FinishReason.LENGTH: records_pb2.FINISH_REASON_LENGTH,
+    FinishReason.STOP: records_pb2.FINISH_REASON_STOP,
 }
 _FINISH_FROM_PROTO: Final = {number: reason for reason, number in _FINISH_TO_PROTO.items()}
 
@@ -63,17 +74,27 @@ def prompt_to_proto(prompt: Prompt) -> records_pb2.Prompt:
     return records_pb2.Prompt(
         sample_id=prompt.sample_id,
         prompt_id=prompt.prompt_id,
-        user_id=prompt.user_id,
+        owner=prompt.owner,
+        tenant=prompt.tenant,
+        consent=records_pb2.ConsentProof(
+            key_class=prompt.consent.key_class,
+            notice_version=prompt.consent.notice_version,
+            shown_at_seconds=prompt.consent.shown_at_seconds,
+        ),
         text=prompt.text,
         token_ids=prompt.token_ids,
         epoch=prompt.epoch,
         admitted_at_seconds=prompt.admitted_at_seconds,
+        use_case=prompt.use_case,
+        use_case_source=prompt.use_case_source,
+        traceparent=prompt.traceparent,
+        pii_kinds=prompt.pii_kinds,
     )
 
 
 def prompt_from_proto(message: records_pb2.Prompt) -> Prompt:
-    """Decode. A prompt has ids, at least one token and a finite time."""
-    for name in ("sample_id", "prompt_id", "user_id", "token_ids"):
+    """Decode. A prompt has ids, an owner, proof of consent, at least one token and a finite time."""
+    for name in ("sample_id", "prompt_id", "owner", "tenant", "token_ids"):
         if not getattr(message, name):
             raise MalformedRecord(f"a prompt without {name}")
     if not math.isfinite(message.admitted_at_seconds):
@@ -81,12 +102,29 @@ def prompt_from_proto(message: records_pb2.Prompt) -> Prompt:
     return Prompt(
         sample_id=message.sample_id,
         prompt_id=message.prompt_id,
-        user_id=message.user_id,
+        owner=message.owner,
+        tenant=message.tenant,
+        consent=ConsentProof(
+            key_class=message.consent.key_class,
+            notice_version=message.consent.notice_version,
+            shown_at_seconds=message.consent.shown_at_seconds,
+        ),
         text=message.text,
         token_ids=tuple(message.token_ids),
         epoch=message.epoch,
         admitted_at_seconds=message.admitted_at_seconds,
+        use_case=_use_case(message.use_case),
+        use_case_source=message.use_case_source,
+        traceparent=message.traceparent,
+        pii_kinds=tuple(message.pii_kinds),
     )
+
+
+def _use_case(word: str) -> UseCase:
+    try:
+        return UseCase(word)
+    except ValueError:
+        raise MalformedRecord("a prompt with an unknown use case") from None
 
 
 def sampling_to_proto(sampling: SamplingSpec) -> records_pb2.SamplingSpec:

@@ -25,37 +25,57 @@ _sym_db = _symbol_database.Default()
 from onlinerlhf.v1 import records_pb2 as onlinerlhf_dot_v1_dot_records__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bonlinerlhf/v1/gateway.proto\x12\ronlinerlhf.v1\x1a\x1bonlinerlhf/v1/records.proto\"g\n\x13SubmitPromptRequest\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\x0c\n\x04text\x18\x02 \x01(\x0c\x12\x17\n\x0fidempotency_key\x18\x03 \x01(\t\x12\x18\n\x10training_consent\x18\x04 \x01(\x08\"I\n\x07Receipt\x12\x11\n\tsample_id\x18\x01 \x01(\t\x12\x10\n\x08replayed\x18\x02 \x01(\x08\x12\x19\n\x11num_prompt_tokens\x18\x03 \x01(\r\"?\n\x14SubmitPromptResponse\x12\'\n\x07receipt\x18\x01 \x01(\x0b\x32\x16.onlinerlhf.v1.Receipt\"\x8e\x01\n\x12SubmitPromptsReply\x12\x17\n\x0fidempotency_key\x18\x01 \x01(\t\x12)\n\x07receipt\x18\x02 \x01(\x0b\x32\x16.onlinerlhf.v1.ReceiptH\x00\x12)\n\x07refusal\x18\x03 \x01(\x0b\x32\x16.onlinerlhf.v1.RefusalH\x00\x42\t\n\x07outcome\"8\n\x07Refusal\x12\x0c\n\x04\x63ode\x18\x01 \x01(\x05\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x0f\n\x07message\x18\x03 \x01(\t\"\xa1\x01\n\x0fGenerateRequest\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\x0c\n\x04text\x18\x02 \x01(\x0c\x12\x17\n\x0fidempotency_key\x18\x03 \x01(\t\x12\x18\n\x10training_consent\x18\x04 \x01(\x08\x12\x12\n\nmax_tokens\x18\x05 \x01(\r\x12\x18\n\x0btemperature\x18\x06 \x01(\x01H\x00\x88\x01\x01\x42\x0e\n\x0c_temperature\"\xa2\x01\n\x10GenerateResponse\x12-\n\tadmission\x18\x01 \x01(\x0b\x32\x18.onlinerlhf.v1.AdmissionH\x00\x12%\n\x05token\x18\x02 \x01(\x0b\x32\x14.onlinerlhf.v1.TokenH\x00\x12/\n\ncompletion\x18\x03 \x01(\x0b\x32\x19.onlinerlhf.v1.CompletionH\x00\x42\x07\n\x05\x65vent\"q\n\tAdmission\x12)\n\x07receipt\x18\x01 \x01(\x0b\x32\x16.onlinerlhf.v1.ReceiptH\x00\x12.\n\x0cnot_admitted\x18\x02 \x01(\x0b\x32\x16.onlinerlhf.v1.RefusalH\x00\x42\t\n\x07outcome\"(\n\x05Token\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x11\n\ttoken_ids\x18\x02 \x03(\r\"\xab\x01\n\nCompletion\x12\x32\n\rfinish_reason\x18\x01 \x01(\x0e\x32\x1b.onlinerlhf.v1.FinishReason\x12\x31\n\rversion_spans\x18\x02 \x03(\x0b\x32\x1a.onlinerlhf.v1.VersionSpan\x12\x19\n\x11num_prompt_tokens\x18\x03 \x01(\r\x12\x1b\n\x13num_response_tokens\x18\x04 \x01(\r\"%\n\x10GetSampleRequest\x12\x11\n\tsample_id\x18\x01 \x01(\t\"c\n\x11GetSampleResponse\x12\x11\n\tsample_id\x18\x01 \x01(\t\x12\r\n\x05state\x18\x02 \x01(\t\x12\x13\n\x0b\x64rop_reason\x18\x03 \x01(\t\x12\x17\n\x0ftrained_version\x18\x04 \x01(\x04\x32\xe4\x02\n\x0eGatewayService\x12W\n\x0cSubmitPrompt\x12\".onlinerlhf.v1.SubmitPromptRequest\x1a#.onlinerlhf.v1.SubmitPromptResponse\x12Z\n\rSubmitPrompts\x12\".onlinerlhf.v1.SubmitPromptRequest\x1a!.onlinerlhf.v1.SubmitPromptsReply(\x01\x30\x01\x12M\n\x08Generate\x12\x1e.onlinerlhf.v1.GenerateRequest\x1a\x1f.onlinerlhf.v1.GenerateResponse0\x01\x12N\n\tGetSample\x12\x1f.onlinerlhf.v1.GetSampleRequest\x1a .onlinerlhf.v1.GetSampleResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bonlinerlhf/v1/gateway.proto\x12\ronlinerlhf.v1\x1a\x1bonlinerlhf/v1/records.proto\";\n\x07\x43onsent\x12\x16\n\x0enotice_version\x18\x01 \x01(\t\x12\x18\n\x10shown_at_seconds\x18\x02 \x01(\x01\":\n\x07Message\x12!\n\x04role\x18\x01 \x01(\x0e\x32\x13.onlinerlhf.v1.Role\x12\x0c\n\x04text\x18\x02 \x01(\x0c\"\xb2\x01\n\x13SubmitPromptRequest\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\x0c\n\x04text\x18\x02 \x01(\x0c\x12\x17\n\x0fidempotency_key\x18\x03 \x01(\t\x12\'\n\x07\x63onsent\x18\x04 \x01(\x0b\x32\x16.onlinerlhf.v1.Consent\x12(\n\x08messages\x18\x05 \x03(\x0b\x32\x16.onlinerlhf.v1.Message\x12\x10\n\x08use_case\x18\x06 \x01(\t\"I\n\x07Receipt\x12\x11\n\tsample_id\x18\x01 \x01(\t\x12\x10\n\x08replayed\x18\x02 \x01(\x08\x12\x19\n\x11num_prompt_tokens\x18\x03 \x01(\r\"?\n\x14SubmitPromptResponse\x12\'\n\x07receipt\x18\x01 \x01(\x0b\x32\x16.onlinerlhf.v1.Receipt\"\x8e\x01\n\x12SubmitPromptsReply\x12\x17\n\x0fidempotency_key\x18\x01 \x01(\t\x12)\n\x07receipt\x18\x02 \x01(\x0b\x32\x16.onlinerlhf.v1.ReceiptH\x00\x12)\n\x07refusal\x18\x03 \x01(\x0b\x32\x16.onlinerlhf.v1.RefusalH\x00\x42\t\n\x07outcome\"U\n\x07Refusal\x12\x0c\n\x04\x63ode\x18\x01 \x01(\x05\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x0f\n\x07message\x18\x03 \x01(\t\x12\x1b\n\x13retry_after_seconds\x18\x04 \x01(\x01\"\xb4\x02\n\x0fGenerateRequest\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\x0c\n\x04text\x18\x02 \x01(\x0c\x12\x17\n\x0fidempotency_key\x18\x03 \x01(\t\x12\'\n\x07\x63onsent\x18\x04 \x01(\x0b\x32\x16.onlinerlhf.v1.Consent\x12\x12\n\nmax_tokens\x18\x05 \x01(\r\x12\x18\n\x0btemperature\x18\x06 \x01(\x01H\x00\x88\x01\x01\x12(\n\x08messages\x18\x07 \x03(\x0b\x32\x16.onlinerlhf.v1.Message\x12\x12\n\x05top_p\x18\x08 \x01(\x01H\x01\x88\x01\x01\x12\x11\n\x04seed\x18\t \x01(\x04H\x02\x88\x01\x01\x12\x0c\n\x04stop\x18\n \x03(\t\x12\x10\n\x08use_case\x18\x0b \x01(\tB\x0e\n\x0c_temperatureB\x08\n\x06_top_pB\x07\n\x05_seed\"\x9e\x01\n\x10GenerateResponse\x12)\n\x07receipt\x18\x01 \x01(\x0b\x32\x16.onlinerlhf.v1.ReceiptH\x00\x12%\n\x05token\x18\x02 \x01(\x0b\x32\x14.onlinerlhf.v1.TokenH\x00\x12/\n\ncompletion\x18\x03 \x01(\x0b\x32\x19.onlinerlhf.v1.CompletionH\x00\x42\x07\n\x05\x65vent\":\n\x05Token\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x11\n\ttoken_ids\x18\x02 \x03(\r\x12\x10\n\x08logprobs\x18\x03 \x03(\x02\"\xab\x01\n\nCompletion\x12\x32\n\rfinish_reason\x18\x01 \x01(\x0e\x32\x1b.onlinerlhf.v1.FinishReason\x12\x31\n\rversion_spans\x18\x02 \x03(\x0b\x32\x1a.onlinerlhf.v1.VersionSpan\x12\x19\n\x11num_prompt_tokens\x18\x03 \x01(\r\x12\x1b\n\x13num_response_tokens\x18\x04 \x01(\r\"%\n\x10GetSampleRequest\x12\x11\n\tsample_id\x18\x01 \x01(\t\"c\n\x11GetSampleResponse\x12\x11\n\tsample_id\x18\x01 \x01(\t\x12\r\n\x05state\x18\x02 \x01(\t\x12\x13\n\x0b\x64rop_reason\x18\x03 \x01(\t\x12\x17\n\x0ftrained_version\x18\x04 \x01(\x04\"\xe7\x01\n\x15SubmitFeedbackRequest\x12\x17\n\x0fidempotency_key\x18\x01 \x01(\t\x12%\n\x05thumb\x18\x02 \x01(\x0b\x32\x14.onlinerlhf.v1.ThumbH\x00\x12%\n\x05score\x18\x03 \x01(\x0b\x32\x14.onlinerlhf.v1.ScoreH\x00\x12/\n\ncorrection\x18\x04 \x01(\x0b\x32\x19.onlinerlhf.v1.CorrectionH\x00\x12)\n\x07ranking\x18\x05 \x01(\x0b\x32\x16.onlinerlhf.v1.RankingH\x00\x42\x0b\n\tjudgement\"&\n\x05Thumb\x12\x11\n\tsample_id\x18\x01 \x01(\t\x12\n\n\x02up\x18\x02 \x01(\x08\")\n\x05Score\x12\x11\n\tsample_id\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01\"-\n\nCorrection\x12\x11\n\tsample_id\x18\x01 \x01(\t\x12\x0c\n\x04text\x18\x02 \x01(\x0c\"\x1d\n\x07Ranking\x12\x12\n\nsample_ids\x18\x01 \x03(\t\"?\n\x16SubmitFeedbackResponse\x12\x13\n\x0b\x66\x65\x65\x64\x62\x61\x63k_id\x18\x01 \x01(\t\x12\x10\n\x08replayed\x18\x02 \x01(\x08\")\n\x16WithdrawConsentRequest\x12\x0f\n\x07user_id\x18\x01 \x01(\t\".\n\x17WithdrawConsentResponse\x12\x13\n\x0bnum_dropped\x18\x01 \x01(\r*P\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\x0f\n\x0bROLE_SYSTEM\x10\x01\x12\r\n\tROLE_USER\x10\x02\x12\x12\n\x0eROLE_ASSISTANT\x10\x03\x32\xa5\x04\n\x0eGatewayService\x12W\n\x0cSubmitPrompt\x12\".onlinerlhf.v1.SubmitPromptRequest\x1a#.onlinerlhf.v1.SubmitPromptResponse\x12Z\n\rSubmitPrompts\x12\".onlinerlhf.v1.SubmitPromptRequest\x1a!.onlinerlhf.v1.SubmitPromptsReply(\x01\x30\x01\x12M\n\x08Generate\x12\x1e.onlinerlhf.v1.GenerateRequest\x1a\x1f.onlinerlhf.v1.GenerateResponse0\x01\x12N\n\tGetSample\x12\x1f.onlinerlhf.v1.GetSampleRequest\x1a .onlinerlhf.v1.GetSampleResponse\x12]\n\x0eSubmitFeedback\x12$.onlinerlhf.v1.SubmitFeedbackRequest\x1a%.onlinerlhf.v1.SubmitFeedbackResponse\x12`\n\x0fWithdrawConsent\x12%.onlinerlhf.v1.WithdrawConsentRequest\x1a&.onlinerlhf.v1.WithdrawConsentResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'onlinerlhf.v1.gateway_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_SUBMITPROMPTREQUEST']._serialized_start=75
-  _globals['_SUBMITPROMPTREQUEST']._serialized_end=178
-  _globals['_RECEIPT']._serialized_start=180
-  _globals['_RECEIPT']._serialized_end=253
-  _globals['_SUBMITPROMPTRESPONSE']._serialized_start=255
-  _globals['_SUBMITPROMPTRESPONSE']._serialized_end=318
-  _globals['_SUBMITPROMPTSREPLY']._serialized_start=321
-  _globals['_SUBMITPROMPTSREPLY']._serialized_end=463
-  _globals['_REFUSAL']._serialized_start=465
-  _globals['_REFUSAL']._serialized_end=521
-  _globals['_GENERATEREQUEST']._serialized_start=524
-  _globals['_GENERATEREQUEST']._serialized_end=685
-  _globals['_GENERATERESPONSE']._serialized_start=688
-  _globals['_GENERATERESPONSE']._serialized_end=850
-  _globals['_ADMISSION']._serialized_start=852
-  _globals['_ADMISSION']._serialized_end=965
-  _globals['_TOKEN']._serialized_start=967
-  _globals['_TOKEN']._serialized_end=1007
-  _globals['_COMPLETION']._serialized_start=1010
-  _globals['_COMPLETION']._serialized_end=1181
-  _globals['_GETSAMPLEREQUEST']._serialized_start=1183
-  _globals['_GETSAMPLEREQUEST']._serialized_end=1220
-  _globals['_GETSAMPLERESPONSE']._serialized_start=1222
-  _globals['_GETSAMPLERESPONSE']._serialized_end=1321
-  _globals['_GATEWAYSERVICE']._serialized_start=1324
-  _globals['_GATEWAYSERVICE']._serialized_end=1680
+  _globals['_ROLE']._serialized_start=2146
+  _globals['_ROLE']._serialized_end=2226
+  _globals['_CONSENT']._serialized_start=75
+  _globals['_CONSENT']._serialized_end=134
+  _globals['_MESSAGE']._serialized_start=136
+  _globals['_MESSAGE']._serialized_end=194
+  _globals['_SUBMITPROMPTREQUEST']._serialized_start=197
+  _globals['_SUBMITPROMPTREQUEST']._serialized_end=375
+  _globals['_RECEIPT']._serialized_start=377
+  _globals['_RECEIPT']._serialized_end=450
+  _globals['_SUBMITPROMPTRESPONSE']._serialized_start=452
+  _globals['_SUBMITPROMPTRESPONSE']._serialized_end=515
+  _globals['_SUBMITPROMPTSREPLY']._serialized_start=518
+  _globals['_SUBMITPROMPTSREPLY']._serialized_end=660
+  _globals['_REFUSAL']._serialized_start=662
+  _globals['_REFUSAL']._serialized_end=747
+  _globals['_GENERATEREQUEST']._serialized_start=750
+  _globals['_GENERATEREQUEST']._serialized_end=1058
+  _globals['_GENERATERESPONSE']._serialized_start=1061
+  _globals['_GENERATERESPONSE']._serialized_end=1219
+  _globals['_TOKEN']._serialized_start=1221
+  _globals['_TOKEN']._serialized_end=1279
+  _globals['_COMPLETION']._serialized_start=1282
+  _globals['_COMPLETION']._serialized_end=1453
+  _globals['_GETSAMPLEREQUEST']._serialized_start=1455
+  _globals['_GETSAMPLEREQUEST']._serialized_end=1492
+  _globals['_GETSAMPLERESPONSE']._serialized_start=1494
+  _globals['_GETSAMPLERESPONSE']._serialized_end=1593
+  _globals['_SUBMITFEEDBACKREQUEST']._serialized_start=1596
+  _globals['_SUBMITFEEDBACKREQUEST']._serialized_end=1827
+  _globals['_THUMB']._serialized_start=1829
+  _globals['_THUMB']._serialized_end=1867
+  _globals['_SCORE']._serialized_start=1869
+  _globals['_SCORE']._serialized_end=1910
+  _globals['_CORRECTION']._serialized_start=1912
+  _globals['_CORRECTION']._serialized_end=1957
+  _globals['_RANKING']._serialized_start=1959
+  _globals['_RANKING']._serialized_end=1988
+  _globals['_SUBMITFEEDBACKRESPONSE']._serialized_start=1990
+  _globals['_SUBMITFEEDBACKRESPONSE']._serialized_end=2053
+  _globals['_WITHDRAWCONSENTREQUEST']._serialized_start=2055
+  _globals['_WITHDRAWCONSENTREQUEST']._serialized_end=2096
+  _globals['_WITHDRAWCONSENTRESPONSE']._serialized_start=2098
+  _globals['_WITHDRAWCONSENTRESPONSE']._serialized_end=2144
+  _globals['_GATEWAYSERVICE']._serialized_start=2229
+  _globals['_GATEWAYSERVICE']._serialized_end=2778
 # @@protoc_insertion_point(module_scope)

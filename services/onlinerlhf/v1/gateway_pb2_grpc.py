@@ -54,6 +54,16 @@ class GatewayServiceStub(object):
                 request_serializer=onlinerlhf_dot_v1_dot_gateway__pb2.GetSampleRequest.SerializeToString,
                 response_deserializer=onlinerlhf_dot_v1_dot_gateway__pb2.GetSampleResponse.FromString,
                 _registered_method=True)
+        self.SubmitFeedback = channel.unary_unary(
+                '/onlinerlhf.v1.GatewayService/SubmitFeedback',
+                request_serializer=onlinerlhf_dot_v1_dot_gateway__pb2.SubmitFeedbackRequest.SerializeToString,
+                response_deserializer=onlinerlhf_dot_v1_dot_gateway__pb2.SubmitFeedbackResponse.FromString,
+                _registered_method=True)
+        self.WithdrawConsent = channel.unary_unary(
+                '/onlinerlhf.v1.GatewayService/WithdrawConsent',
+                request_serializer=onlinerlhf_dot_v1_dot_gateway__pb2.WithdrawConsentRequest.SerializeToString,
+                response_deserializer=onlinerlhf_dot_v1_dot_gateway__pb2.WithdrawConsentResponse.FromString,
+                _registered_method=True)
 
 
 class GatewayServiceServicer(object):
@@ -81,7 +91,21 @@ class GatewayServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def GetSample(self, request, context):
-        """Where a sample is now.
+        """Whether a sample was received; with a key of scope admin, where it is now.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SubmitFeedback(self, request, context):
+        """Judge answers that this key received. Stored for the reward model; never a reward by itself.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WithdrawConsent(self, request, context):
+        """A user no longer allows learning from anything sent so far. Holds from the next read anywhere in the pipeline.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -109,6 +133,16 @@ def add_GatewayServiceServicer_to_server(servicer, server):
                     servicer.GetSample,
                     request_deserializer=onlinerlhf_dot_v1_dot_gateway__pb2.GetSampleRequest.FromString,
                     response_serializer=onlinerlhf_dot_v1_dot_gateway__pb2.GetSampleResponse.SerializeToString,
+            ),
+            'SubmitFeedback': grpc.unary_unary_rpc_method_handler(
+                    servicer.SubmitFeedback,
+                    request_deserializer=onlinerlhf_dot_v1_dot_gateway__pb2.SubmitFeedbackRequest.FromString,
+                    response_serializer=onlinerlhf_dot_v1_dot_gateway__pb2.SubmitFeedbackResponse.SerializeToString,
+            ),
+            'WithdrawConsent': grpc.unary_unary_rpc_method_handler(
+                    servicer.WithdrawConsent,
+                    request_deserializer=onlinerlhf_dot_v1_dot_gateway__pb2.WithdrawConsentRequest.FromString,
+                    response_serializer=onlinerlhf_dot_v1_dot_gateway__pb2.WithdrawConsentResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -219,6 +253,60 @@ class GatewayService(object):
             '/onlinerlhf.v1.GatewayService/GetSample',
             onlinerlhf_dot_v1_dot_gateway__pb2.GetSampleRequest.SerializeToString,
             onlinerlhf_dot_v1_dot_gateway__pb2.GetSampleResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SubmitFeedback(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/onlinerlhf.v1.GatewayService/SubmitFeedback',
+            onlinerlhf_dot_v1_dot_gateway__pb2.SubmitFeedbackRequest.SerializeToString,
+            onlinerlhf_dot_v1_dot_gateway__pb2.SubmitFeedbackResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WithdrawConsent(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/onlinerlhf.v1.GatewayService/WithdrawConsent',
+            onlinerlhf_dot_v1_dot_gateway__pb2.WithdrawConsentRequest.SerializeToString,
+            onlinerlhf_dot_v1_dot_gateway__pb2.WithdrawConsentResponse.FromString,
             options,
             channel_credentials,
             insecure,

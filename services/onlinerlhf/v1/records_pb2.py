@@ -24,25 +24,27 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bonlinerlhf/v1/records.proto\x12\ronlinerlhf.v1\"\x8c\x01\n\x06Prompt\x12\x11\n\tsample_id\x18\x01 \x01(\t\x12\x11\n\tprompt_id\x18\x02 \x01(\t\x12\x0f\n\x07user_id\x18\x03 \x01(\t\x12\x0c\n\x04text\x18\x04 \x01(\t\x12\x11\n\ttoken_ids\x18\x05 \x03(\r\x12\r\n\x05\x65poch\x18\x06 \x01(\r\x12\x1b\n\x13\x61\x64mitted_at_seconds\x18\x07 \x01(\x01\"u\n\x0cSamplingSpec\x12\x15\n\rnum_responses\x18\x01 \x01(\r\x12\x13\n\x0btemperature\x18\x02 \x01(\x01\x12\r\n\x05top_p\x18\x03 \x01(\x01\x12\x12\n\nmax_tokens\x18\x04 \x01(\r\x12\x16\n\x0estop_token_ids\x18\x05 \x03(\r\"2\n\x0bVersionSpan\x12\x0f\n\x07version\x18\x01 \x01(\x04\x12\x12\n\nnum_tokens\x18\x02 \x01(\r\"\x9f\x01\n\x07Rollout\x12\x11\n\ttoken_ids\x18\x01 \x03(\r\x12\x1a\n\x12\x62\x65haviour_logprobs\x18\x02 \x03(\x02\x12\x31\n\rversion_spans\x18\x03 \x03(\x0b\x32\x1a.onlinerlhf.v1.VersionSpan\x12\x32\n\rfinish_reason\x18\x04 \x01(\x0e\x32\x1b.onlinerlhf.v1.FinishReason\"\xa1\x01\n\x0cRolloutGroup\x12%\n\x06prompt\x18\x01 \x01(\x0b\x32\x15.onlinerlhf.v1.Prompt\x12-\n\x08sampling\x18\x02 \x01(\x0b\x32\x1b.onlinerlhf.v1.SamplingSpec\x12(\n\x08rollouts\x18\x03 \x03(\x0b\x32\x16.onlinerlhf.v1.Rollout\x12\x11\n\tworker_id\x18\x04 \x01(\t\"g\n\x0bScoredGroup\x12*\n\x05group\x18\x01 \x01(\x0b\x32\x1b.onlinerlhf.v1.RolloutGroup\x12\x0e\n\x06scores\x18\x02 \x03(\x01\x12\x1c\n\x14reward_model_version\x18\x03 \x01(\t*^\n\x0c\x46inishReason\x12\x1d\n\x19\x46INISH_REASON_UNSPECIFIED\x10\x00\x12\x15\n\x11\x46INISH_REASON_EOS\x10\x01\x12\x18\n\x14\x46INISH_REASON_LENGTH\x10\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bonlinerlhf/v1/records.proto\x12\ronlinerlhf.v1\"\x9b\x02\n\x06Prompt\x12\x11\n\tsample_id\x18\x01 \x01(\t\x12\x11\n\tprompt_id\x18\x02 \x01(\t\x12\r\n\x05owner\x18\x03 \x01(\t\x12\x0c\n\x04text\x18\x04 \x01(\t\x12\x11\n\ttoken_ids\x18\x05 \x03(\r\x12\r\n\x05\x65poch\x18\x06 \x01(\r\x12\x1b\n\x13\x61\x64mitted_at_seconds\x18\x07 \x01(\x01\x12,\n\x07\x63onsent\x18\x08 \x01(\x0b\x32\x1b.onlinerlhf.v1.ConsentProof\x12\x0e\n\x06tenant\x18\t \x01(\t\x12\x10\n\x08use_case\x18\n \x01(\t\x12\x17\n\x0fuse_case_source\x18\x0b \x01(\t\x12\x13\n\x0btraceparent\x18\x0c \x01(\t\x12\x11\n\tpii_kinds\x18\r \x03(\t\"S\n\x0c\x43onsentProof\x12\x11\n\tkey_class\x18\x01 \x01(\t\x12\x16\n\x0enotice_version\x18\x02 \x01(\t\x12\x18\n\x10shown_at_seconds\x18\x03 \x01(\x01\"u\n\x0cSamplingSpec\x12\x15\n\rnum_responses\x18\x01 \x01(\r\x12\x13\n\x0btemperature\x18\x02 \x01(\x01\x12\r\n\x05top_p\x18\x03 \x01(\x01\x12\x12\n\nmax_tokens\x18\x04 \x01(\r\x12\x16\n\x0estop_token_ids\x18\x05 \x03(\r\"2\n\x0bVersionSpan\x12\x0f\n\x07version\x18\x01 \x01(\x04\x12\x12\n\nnum_tokens\x18\x02 \x01(\r\"\x9f\x01\n\x07Rollout\x12\x11\n\ttoken_ids\x18\x01 \x03(\r\x12\x1a\n\x12\x62\x65haviour_logprobs\x18\x02 \x03(\x02\x12\x31\n\rversion_spans\x18\x03 \x03(\x0b\x32\x1a.onlinerlhf.v1.VersionSpan\x12\x32\n\rfinish_reason\x18\x04 \x01(\x0e\x32\x1b.onlinerlhf.v1.FinishReason\"\xa1\x01\n\x0cRolloutGroup\x12%\n\x06prompt\x18\x01 \x01(\x0b\x32\x15.onlinerlhf.v1.Prompt\x12-\n\x08sampling\x18\x02 \x01(\x0b\x32\x1b.onlinerlhf.v1.SamplingSpec\x12(\n\x08rollouts\x18\x03 \x03(\x0b\x32\x16.onlinerlhf.v1.Rollout\x12\x11\n\tworker_id\x18\x04 \x01(\t\"g\n\x0bScoredGroup\x12*\n\x05group\x18\x01 \x01(\x0b\x32\x1b.onlinerlhf.v1.RolloutGroup\x12\x0e\n\x06scores\x18\x02 \x03(\x01\x12\x1c\n\x14reward_model_version\x18\x03 \x01(\t*v\n\x0c\x46inishReason\x12\x1d\n\x19\x46INISH_REASON_UNSPECIFIED\x10\x00\x12\x15\n\x11\x46INISH_REASON_EOS\x10\x01\x12\x18\n\x14\x46INISH_REASON_LENGTH\x10\x02\x12\x16\n\x12\x46INISH_REASON_STOP\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'onlinerlhf.v1.records_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_FINISHREASON']._serialized_start=791
-  _globals['_FINISHREASON']._serialized_end=885
+  _globals['_FINISHREASON']._serialized_start=1019
+  _globals['_FINISHREASON']._serialized_end=1137
   _globals['_PROMPT']._serialized_start=47
-  _globals['_PROMPT']._serialized_end=187
-  _globals['_SAMPLINGSPEC']._serialized_start=189
-  _globals['_SAMPLINGSPEC']._serialized_end=306
-  _globals['_VERSIONSPAN']._serialized_start=308
-  _globals['_VERSIONSPAN']._serialized_end=358
-  _globals['_ROLLOUT']._serialized_start=361
-  _globals['_ROLLOUT']._serialized_end=520
-  _globals['_ROLLOUTGROUP']._serialized_start=523
-  _globals['_ROLLOUTGROUP']._serialized_end=684
-  _globals['_SCOREDGROUP']._serialized_start=686
-  _globals['_SCOREDGROUP']._serialized_end=789
+  _globals['_PROMPT']._serialized_end=330
+  _globals['_CONSENTPROOF']._serialized_start=332
+  _globals['_CONSENTPROOF']._serialized_end=415
+  _globals['_SAMPLINGSPEC']._serialized_start=417
+  _globals['_SAMPLINGSPEC']._serialized_end=534
+  _globals['_VERSIONSPAN']._serialized_start=536
+  _globals['_VERSIONSPAN']._serialized_end=586
+  _globals['_ROLLOUT']._serialized_start=589
+  _globals['_ROLLOUT']._serialized_end=748
+  _globals['_ROLLOUTGROUP']._serialized_start=751
+  _globals['_ROLLOUTGROUP']._serialized_end=912
+  _globals['_SCOREDGROUP']._serialized_start=914
+  _globals['_SCOREDGROUP']._serialized_end=1017
 # @@protoc_insertion_point(module_scope)

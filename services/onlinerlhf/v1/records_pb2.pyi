@@ -30,6 +30,8 @@ class _FinishReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FinishRe
     """The policy ended its answer; the end-of-sequence token is the last of token_ids."""
     FINISH_REASON_LENGTH: _FinishReason.ValueType  # 2
     """Cut at max_tokens."""
+    FINISH_REASON_STOP: _FinishReason.ValueType  # 3
+    """Cut at a stop string that a user asked for. Never in training rollouts."""
 
 class FinishReason(_FinishReason, metaclass=_FinishReasonEnumTypeWrapper): ...
 
@@ -38,6 +40,8 @@ FINISH_REASON_EOS: FinishReason.ValueType  # 1
 """The policy ended its answer; the end-of-sequence token is the last of token_ids."""
 FINISH_REASON_LENGTH: FinishReason.ValueType  # 2
 """Cut at max_tokens."""
+FINISH_REASON_STOP: FinishReason.ValueType  # 3
+"""Cut at a stop string that a user asked for. Never in training rollouts."""
 Global___FinishReason: _TypeAlias = FinishReason  # noqa: Y015
 
 @_typing.final
@@ -48,42 +52,100 @@ class Prompt(_message.Message):
 
     SAMPLE_ID_FIELD_NUMBER: _builtins.int
     PROMPT_ID_FIELD_NUMBER: _builtins.int
-    USER_ID_FIELD_NUMBER: _builtins.int
+    OWNER_FIELD_NUMBER: _builtins.int
     TEXT_FIELD_NUMBER: _builtins.int
     TOKEN_IDS_FIELD_NUMBER: _builtins.int
     EPOCH_FIELD_NUMBER: _builtins.int
     ADMITTED_AT_SECONDS_FIELD_NUMBER: _builtins.int
+    CONSENT_FIELD_NUMBER: _builtins.int
+    TENANT_FIELD_NUMBER: _builtins.int
+    USE_CASE_FIELD_NUMBER: _builtins.int
+    USE_CASE_SOURCE_FIELD_NUMBER: _builtins.int
+    TRACEPARENT_FIELD_NUMBER: _builtins.int
+    PII_KINDS_FIELD_NUMBER: _builtins.int
     sample_id: _builtins.str
     prompt_id: _builtins.str
     """The admission that this sample repeats; equal for every epoch of one prompt."""
-    user_id: _builtins.str
+    owner: _builtins.str
+    """Keyed digest of organisation and user: whose prompt it is, without saying who."""
     text: _builtins.str
     epoch: _builtins.int
     """0 for the first pass over this prompt."""
     admitted_at_seconds: _builtins.float
     """Seconds since 1970-01-01 UTC."""
+    tenant: _builtins.str
+    """Keyed digest of the organisation (of the owner, where the key names none): training mass is shared between tenants."""
+    use_case: _builtins.str
+    """One of the ten of InstructGPT: generation, open_qa, closed_qa, brainstorming, chat, rewrite, summarization,
+    classification, extract, other.
+    """
+    use_case_source: _builtins.str
+    """client, rules or none."""
+    traceparent: _builtins.str
+    """W3C trace context of the request that brought it; empty where none is recorded."""
     @_builtins.property
     def token_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """The rendered prompt as the policy reads it. Never tokenised again downstream."""
+
+    @_builtins.property
+    def consent(self) -> Global___ConsentProof: ...
+    @_builtins.property
+    def pii_kinds(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Kinds of personal data and secrets that were found in it and, by policy, replaced or only noted."""
 
     def __init__(
         self,
         *,
         sample_id: _builtins.str = ...,
         prompt_id: _builtins.str = ...,
-        user_id: _builtins.str = ...,
+        owner: _builtins.str = ...,
         text: _builtins.str = ...,
         token_ids: _abc.Iterable[_builtins.int] | None = ...,
         epoch: _builtins.int = ...,
         admitted_at_seconds: _builtins.float = ...,
+        consent: Global___ConsentProof | None = ...,
+        tenant: _builtins.str = ...,
+        use_case: _builtins.str = ...,
+        use_case_source: _builtins.str = ...,
+        traceparent: _builtins.str = ...,
+        pii_kinds: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["consent", b"consent"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["admitted_at_seconds", b"admitted_at_seconds", "epoch", b"epoch", "prompt_id", b"prompt_id", "sample_id", b"sample_id", "text", b"text", "token_ids", b"token_ids", "user_id", b"user_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["admitted_at_seconds", b"admitted_at_seconds", "consent", b"consent", "epoch", b"epoch", "owner", b"owner", "pii_kinds", b"pii_kinds", "prompt_id", b"prompt_id", "sample_id", b"sample_id", "tenant", b"tenant", "text", b"text", "token_ids", b"token_ids", "traceparent", b"traceparent", "use_case", b"use_case", "use_case_source", b"use_case_source"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Prompt: _TypeAlias = Prompt  # noqa: Y015
+
+@_typing.final
+class ConsentProof(_message.Message):
+    """Why a prompt may be learned from. Without it no sample enters the ledger."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_CLASS_FIELD_NUMBER: _builtins.int
+    NOTICE_VERSION_FIELD_NUMBER: _builtins.int
+    SHOWN_AT_SECONDS_FIELD_NUMBER: _builtins.int
+    key_class: _builtins.str
+    """Always playground: prompts of production keys are never learned from."""
+    notice_version: _builtins.str
+    shown_at_seconds: _builtins.float
+    """When the owner was shown the notice. Seconds since 1970-01-01 UTC."""
+    def __init__(
+        self,
+        *,
+        key_class: _builtins.str = ...,
+        notice_version: _builtins.str = ...,
+        shown_at_seconds: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["key_class", b"key_class", "notice_version", b"notice_version", "shown_at_seconds", b"shown_at_seconds"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ConsentProof: _TypeAlias = ConsentProof  # noqa: Y015
 
 @_typing.final
 class SamplingSpec(_message.Message):

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from onlinerlhf.v1 import records_pb2 as onlinerlhf_dot_v1_dot_records__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bonlinerlhf/v1/rollout.proto\x12\ronlinerlhf.v1\x1a\x1bonlinerlhf/v1/records.proto\"\x86\x01\n\x16RolloutGenerateRequest\x12\x18\n\x10prompt_token_ids\x18\x01 \x03(\r\x12\x12\n\nmax_tokens\x18\x02 \x01(\r\x12\x13\n\x0btemperature\x18\x03 \x01(\x01\x12\r\n\x05top_p\x18\x04 \x01(\x01\x12\x11\n\x04seed\x18\x05 \x01(\x04H\x00\x88\x01\x01\x42\x07\n\x05_seed\"\xb3\x01\n\x17RolloutGenerateResponse\x12\x11\n\ttoken_ids\x18\x01 \x03(\r\x12\x10\n\x08logprobs\x18\x02 \x03(\x02\x12\x0c\n\x04text\x18\x03 \x01(\t\x12\x32\n\rfinish_reason\x18\x04 \x01(\x0e\x32\x1b.onlinerlhf.v1.FinishReason\x12\x31\n\rversion_spans\x18\x05 \x03(\x0b\x32\x1a.onlinerlhf.v1.VersionSpan\"\x19\n\x17GetRolloutStatusRequest\"\xc2\x02\n\x18GetRolloutStatusResponse\x12\x11\n\tworker_id\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x04\x12\r\n\x05ready\x18\x03 \x01(\x08\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x15\n\rnum_in_flight\x18\x05 \x01(\r\x12\x1c\n\x14num_tokens_generated\x18\x06 \x01(\x04\x12\x19\n\x11tokens_per_second\x18\x07 \x01(\x01\x12\x1b\n\x13num_updates_applied\x18\x08 \x01(\x04\x12\x1b\n\x13num_updates_refused\x18\t \x01(\x04\x12\x15\n\rpause_seconds\x18\n \x01(\x01\x12\x14\n\x0clast_refusal\x18\x0b \x01(\t\x12\x12\n\nidle_share\x18\x0c \x01(\x01\x12\x18\n\x10observed_seconds\x18\r \x01(\x01\x32\xcb\x01\n\x0eRolloutService\x12[\n\x08Generate\x12%.onlinerlhf.v1.RolloutGenerateRequest\x1a&.onlinerlhf.v1.RolloutGenerateResponse0\x01\x12\\\n\tGetStatus\x12&.onlinerlhf.v1.GetRolloutStatusRequest\x1a\'.onlinerlhf.v1.GetRolloutStatusResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bonlinerlhf/v1/rollout.proto\x12\ronlinerlhf.v1\x1a\x1bonlinerlhf/v1/records.proto\"\xcc\x01\n\x16RolloutGenerateRequest\x12\x18\n\x10prompt_token_ids\x18\x01 \x03(\r\x12\x12\n\nmax_tokens\x18\x02 \x01(\r\x12\x13\n\x0btemperature\x18\x03 \x01(\x01\x12\r\n\x05top_p\x18\x04 \x01(\x01\x12\x11\n\x04seed\x18\x05 \x01(\x04H\x00\x88\x01\x01\x12\x0c\n\x04stop\x18\x06 \x03(\t\x12\x18\n\x10num_top_logprobs\x18\x07 \x01(\r\x12\x1c\n\x14with_prompt_logprobs\x18\x08 \x01(\x08\x42\x07\n\x05_seed\"2\n\x0bTopLogprobs\x12\x11\n\ttoken_ids\x18\x01 \x03(\r\x12\x10\n\x08logprobs\x18\x02 \x03(\x02\"K\n\x0ePromptLogprobs\x12\x10\n\x08logprobs\x18\x01 \x03(\x02\x12\'\n\x03top\x18\x02 \x03(\x0b\x32\x1a.onlinerlhf.v1.TopLogprobs\"\x9d\x02\n\x17RolloutGenerateResponse\x12\x11\n\ttoken_ids\x18\x01 \x03(\r\x12\x10\n\x08logprobs\x18\x02 \x03(\x02\x12\x0c\n\x04text\x18\x03 \x01(\t\x12\x32\n\rfinish_reason\x18\x04 \x01(\x0e\x32\x1b.onlinerlhf.v1.FinishReason\x12\x31\n\rversion_spans\x18\x05 \x03(\x0b\x32\x1a.onlinerlhf.v1.VersionSpan\x12\x30\n\x0ctop_logprobs\x18\x06 \x03(\x0b\x32\x1a.onlinerlhf.v1.TopLogprobs\x12\x36\n\x0fprompt_logprobs\x18\x07 \x01(\x0b\x32\x1d.onlinerlhf.v1.PromptLogprobs\"\x19\n\x17GetRolloutStatusRequest\"\xc2\x02\n\x18GetRolloutStatusResponse\x12\x11\n\tworker_id\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x04\x12\r\n\x05ready\x18\x03 \x01(\x08\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x15\n\rnum_in_flight\x18\x05 \x01(\r\x12\x1c\n\x14num_tokens_generated\x18\x06 \x01(\x04\x12\x19\n\x11tokens_per_second\x18\x07 \x01(\x01\x12\x1b\n\x13num_updates_applied\x18\x08 \x01(\x04\x12\x1b\n\x13num_updates_refused\x18\t \x01(\x04\x12\x15\n\rpause_seconds\x18\n \x01(\x01\x12\x14\n\x0clast_refusal\x18\x0b \x01(\t\x12\x12\n\nidle_share\x18\x0c \x01(\x01\x12\x18\n\x10observed_seconds\x18\r \x01(\x01\x32\xcb\x01\n\x0eRolloutService\x12[\n\x08Generate\x12%.onlinerlhf.v1.RolloutGenerateRequest\x1a&.onlinerlhf.v1.RolloutGenerateResponse0\x01\x12\\\n\tGetStatus\x12&.onlinerlhf.v1.GetRolloutStatusRequest\x1a\'.onlinerlhf.v1.GetRolloutStatusResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,13 +33,17 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'onlinerlhf.v1.rollout_pb2',
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_ROLLOUTGENERATEREQUEST']._serialized_start=76
-  _globals['_ROLLOUTGENERATEREQUEST']._serialized_end=210
-  _globals['_ROLLOUTGENERATERESPONSE']._serialized_start=213
-  _globals['_ROLLOUTGENERATERESPONSE']._serialized_end=392
-  _globals['_GETROLLOUTSTATUSREQUEST']._serialized_start=394
-  _globals['_GETROLLOUTSTATUSREQUEST']._serialized_end=419
-  _globals['_GETROLLOUTSTATUSRESPONSE']._serialized_start=422
-  _globals['_GETROLLOUTSTATUSRESPONSE']._serialized_end=744
-  _globals['_ROLLOUTSERVICE']._serialized_start=747
-  _globals['_ROLLOUTSERVICE']._serialized_end=950
+  _globals['_ROLLOUTGENERATEREQUEST']._serialized_end=280
+  _globals['_TOPLOGPROBS']._serialized_start=282
+  _globals['_TOPLOGPROBS']._serialized_end=332
+  _globals['_PROMPTLOGPROBS']._serialized_start=334
+  _globals['_PROMPTLOGPROBS']._serialized_end=409
+  _globals['_ROLLOUTGENERATERESPONSE']._serialized_start=412
+  _globals['_ROLLOUTGENERATERESPONSE']._serialized_end=697
+  _globals['_GETROLLOUTSTATUSREQUEST']._serialized_start=699
+  _globals['_GETROLLOUTSTATUSREQUEST']._serialized_end=724
+  _globals['_GETROLLOUTSTATUSRESPONSE']._serialized_start=727
+  _globals['_GETROLLOUTSTATUSRESPONSE']._serialized_end=1049
+  _globals['_ROLLOUTSERVICE']._serialized_start=1052
+  _globals['_ROLLOUTSERVICE']._serialized_end=1255
 # @@protoc_insertion_point(module_scope)

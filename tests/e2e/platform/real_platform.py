@@ -1,6 +1,7 @@
 """A real platform on tiny models, run as people run it: `onlinerlhf up` in a process of its own."""
 
 import asyncio
+import itertools
 import json
 import os
 import signal
@@ -8,25 +9,35 @@ import subprocess
 import sys
 import threading
 import time
-import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
+from pydantic import SecretStr
 
+from onlinerlhf.gateway.access.callers import KeyClass, Scope
+from onlinerlhf.gateway.access.keys import KeyStore
+from onlinerlhf.local import credentials
 from onlinerlhf.local import endpoints as endpoint_files
 from onlinerlhf.local.endpoints import Endpoints, ProcessEntry
 from onlinerlhf.local.monitor import Monitor
 from onlinerlhf.local.snapshot import Snapshot
+from onlinerlhf.runtime import redis
+from onlinerlhf.runtime.config import RunConfig
+from onlinerlhf.runtime.keys import RunKeys
 from onlinerlhf.runtime.ledger import LedgerCounts
-from onlinerlhf_client import Client, OnlineRLHFError, Submission, Timeouts
+from onlinerlhf_client import Client, Consent, OnlineRLHFError, Submission, Timeouts
 
 SETTINGS = """
 [gateway]
+max_context_tokens = 500
 max_prompt_tokens = 480
 default_max_tokens = 8
 prompts_bound = 32
+# Every prompt may be trained on, so that each can be followed to its end.
+valid_share = 0.0
+test_share = 0.0
 
 [rollout]
 max_tokens = 8
@@ -89,8 +100,33 @@ class Platform:
     def entry(self, name: str) -> ProcessEntry:
         return next(process for process in self.endpoints.processes if process.name == name)
 
-    def client(self) -> Client:
-        return Client(self.endpoints.gateway, timeouts=Timeouts(total_seconds=100))
+    @property
+    def api_key(self) -> str:
+        """The playground key that `up` made."""
+        return credentials.read(self.run_dir).client_key
+
+    def client(self, api_key: str | None = None) -> Client:
+        """With the platform's own key, or another one."""
+        return Client(self.endpoints.gateway, api_key=api_key or self.api_key, timeouts=Timeouts(total_seconds=100))
+
+    def make_key(self, *scopes: Scope, key_class: KeyClass = KeyClass.PLAYGROUND) -> str:
+        """Another key, known to this platform's Redis."""
+
+        async def make() -> str:
+            run = RunConfig(id=self.endpoints.run_id, redis_url=SecretStr(self.endpoints.redis_url))
+            async with redis.connect(run) as connection:
+                store = KeyStore(connection, RunKeys(run.id))
+                _, text = await store.create("test", key_class, "", frozenset(scopes), None)
+            return text
+
+        return asyncio.run(make())
+
+    def decisions(self) -> dict[str, str]:
+        """Sample id -> what became of it as training data, as the gateway's log has it and no client is told."""
+        lines = (self.run_dir / "logs" / "gateway.log").read_text().splitlines()
+        records = [json.loads(line) for line in lines if line.startswith("{")]
+        decided = [record for record in records if record.get("event") == "decision" and "verdict" in record]
+        return {sample_id: record["verdict"] for record in decided for sample_id in record["sample_ids"]}
 
     def snapshot(self) -> Snapshot:
         async def take() -> Snapshot:
@@ -141,6 +177,9 @@ class Platform:
         return self.process.wait(timeout=90)
 
 
+_LOADS = itertools.count()
+
+
 @dataclass(kw_only=True)
 class Load:
     """Prompts that are submitted in the background; every receipt and refusal is kept."""
@@ -155,9 +194,13 @@ class Load:
         self._thread.start()
 
     def _submit(self) -> None:
-        tag = uuid.uuid4().hex
+        load, consent = next(_LOADS), Consent.shown_now("1")
         prompts = [
-            Submission(text=f"Question {number} of {tag}: what is {number} plus one?", user_id=f"user-{tag}")
+            Submission(
+                text=f"Load {load} asks question {number}: what is {number} plus one?",
+                user_id=f"user-{load}",
+                consent=consent,
+            )
             for number in range(self.num_prompts)
         ]
         try:

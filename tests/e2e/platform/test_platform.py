@@ -6,6 +6,7 @@ The tests share one platform and run in the order they are written in; the last 
 import asyncio
 import json
 import os
+import re
 import signal
 import time
 from pathlib import Path
@@ -14,14 +15,16 @@ import psutil
 import pytest
 
 from e2e.platform.real_platform import Load, Platform, check_every_sample
+from onlinerlhf.gateway.access.callers import KeyClass, Scope
 from onlinerlhf_client import (
-    AlreadyExists,
     Answer,
     AsyncClient,
+    Consent,
     ConsentMissing,
     InvalidInput,
     OnlineRLHFError,
     Timeouts,
+    Unavailable,
 )
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
@@ -52,19 +55,31 @@ def test_every_real_prompt_gets_an_answer_and_a_receipt(platform: Platform) -> N
 
         async def ask(text: str) -> Answer:
             async with turns:
-                return await client.answer(text, user_id="ada", max_tokens=8, training_consent=True)
+                return await client.answer(text, user_id="ada", max_tokens=8, consent=consent)
 
+        consent = Consent.shown_now("1")
         target, timeouts = platform.endpoints.gateway, Timeouts(total_seconds=120)
-        async with AsyncClient(target, timeouts=timeouts) as client, asyncio.TaskGroup() as group:
+        async with (
+            AsyncClient(target, api_key=platform.api_key, timeouts=timeouts) as client,
+            asyncio.TaskGroup() as group,
+        ):
             tasks = [group.create_task(ask(text)) for text in texts]
         return [task.result() for task in tasks]
 
     answers = asyncio.run(ask_all())
-    receipts = [answer.receipt.sample_id for answer in answers if answer.receipt is not None]
+    receipts = [answer.sample_id for answer in answers]
     assert len(receipts) == len(set(receipts)) == len(texts)
+    assert not any(answer.receipt.replayed for answer in answers)
     assert all(1 <= answer.completion.num_response_tokens <= 8 for answer in answers)
     assert all(answer.policy_version >= 1 for answer in answers)
-    check_every_sample(platform, receipts)
+    platform.wait(lambda: set(receipts) <= platform.decisions().keys(), "a verdict on every prompt", seconds=30)
+    verdicts = {sample_id: platform.decisions()[sample_id] for sample_id in receipts}
+    admitted = [sample_id for sample_id, verdict in verdicts.items() if verdict == "admitted"]
+    # Some begin like others and count as duplicates of them; no other reason keeps any of these out.
+    assert set(verdicts.values()) <= {"admitted", "duplicate"}
+    assert len(admitted) > 0.8 * len(texts)
+    assert set(receipts) & platform.states().keys() == set(admitted)
+    check_every_sample(platform, admitted)
 
 
 SECRET = "zanzibar"  # in every malformed prompt that has text, and in no error
@@ -87,18 +102,46 @@ def test_a_malformed_prompt_gets_its_own_error(platform: Platform, name: str) ->
     text, kind, reason = MALFORMED[name]
     for call in ("submit", "answer"):
         with platform.client() as client, pytest.raises(OnlineRLHFError) as refused:
-            getattr(client, call)(text, user_id="mallory")
+            getattr(client, call)(text, user_id="mallory", consent=Consent.shown_now("1"))
         assert (type(refused.value), refused.value.reason) == (kind, reason)
         assert SECRET not in str(refused.value)
 
 
-def test_duplicates_and_prompts_without_consent_are_refused(platform: Platform) -> None:
+def test_a_duplicate_is_not_trained_on_and_looks_to_its_sender_like_any_other_prompt(platform: Platform) -> None:
+    consent = Consent.shown_now("1")
     with platform.client() as client:
-        client.submit("Name three fruits.", user_id="ada")
-        with pytest.raises(AlreadyExists):
-            client.submit("name   three FRUITS.", user_id="bob")
-        with pytest.raises(ConsentMissing):
-            client.submit("Name three trees.", user_id="ada", training_consent=False)
+        first = client.submit("Name three mountains.", user_id="ada", consent=consent)
+        second = client.submit("name   three MOUNTAINS.", user_id="bob", consent=consent)
+        seen = [client.get_sample(receipt.sample_id) for receipt in (first, second)]
+    assert first.sample_id != second.sample_id
+    assert [first.replayed, second.replayed] == [False, False]
+    assert [(sample.state, sample.drop_reason, sample.trained_version) for sample in seen] == [
+        ("received", None, None),
+        ("received", None, None),
+    ]
+    assert second.sample_id not in platform.states()
+    check_every_sample(platform, [first.sample_id])
+    with platform.client(platform.make_key(Scope.GENERATE, Scope.ADMIN)) as admin:
+        assert admin.get_sample(first.sample_id).state in ("trained", "dropped")
+
+
+def test_without_consent_and_with_production_keys_prompts_are_answered_and_not_trained_on(platform: Platform) -> None:
+    consent = Consent.shown_now("1")
+    with platform.client() as client:
+        with pytest.raises(ConsentMissing) as refused:
+            client.submit("Name three trees.", user_id="ada", consent=None)
+        assert refused.value.reason == "no_consent"
+        answers = [client.answer("Name three trees.", user_id="ada")]
+    with platform.client(platform.make_key(Scope.GENERATE, key_class=KeyClass.PRODUCTION)) as client:
+        with pytest.raises(ConsentMissing) as refused:
+            client.submit("Name three trees.", user_id="ada", consent=consent)
+        assert refused.value.reason == "production_key"
+        answers.append(client.answer("Name three trees.", user_id="ada", consent=consent))
+    assert all(answer.completion.num_response_tokens >= 1 for answer in answers)
+    samples = [answer.sample_id for answer in answers]
+    platform.wait(lambda: set(samples) <= platform.decisions().keys(), "a verdict on both", seconds=30)
+    assert [platform.decisions()[sample_id] for sample_id in samples] == ["no_consent", "production_key"]
+    assert not set(samples) & platform.states().keys()
 
 
 @pytest.mark.parametrize("name", ["gateway", "reward", "learner", "redis", "rollout-0"])
@@ -124,21 +167,29 @@ def test_kill_9_under_load_loses_nothing_and_trains_nothing_twice(platform: Plat
 def test_services_wait_while_redis_is_gone_and_go_on_when_it_is_back(platform: Platform) -> None:
     pid = platform.entry("redis").pid
     assert pid is not None
+    production = platform.make_key(Scope.GENERATE, key_class=KeyClass.PRODUCTION)
+    consent = Consent.shown_now("1")
+    with platform.client(production) as client:
+        # A key counts in an outage where it was seen to be good before.
+        assert client.answer("Who answers?", user_id="ada").text is not None
     load = Load(platform=platform, num_prompts=96)
     load.wait_for_receipts(24)
     os.kill(pid, signal.SIGSTOP)
     began = time.monotonic()
     try:
         platform.wait(lambda: _rooms_without_redis(platform) == set(ROOMS), "every room to miss Redis", seconds=25)
-        with platform.client() as client:
-            answer = client.answer("Who answers while Redis is gone?", user_id="ada", training_consent=True)
+        with platform.client(production) as client:
+            answer = client.answer("Who answers while Redis is gone?", user_id="ada", consent=consent)
         assert answer.completion.num_response_tokens >= 1
-        assert answer.receipt is None
+        with platform.client() as client, pytest.raises(Unavailable) as refused:
+            client.answer("Who does not?", user_id="ada", consent=consent, timeout=3.0)
+        assert (refused.value.reason, refused.value.retry_after_seconds) == ("unavailable", 2.0)
         time.sleep(max(0.0, OUTAGE_SECONDS - (time.monotonic() - began)))
     finally:
         os.kill(pid, signal.SIGCONT)
     platform.wait(lambda: _rooms_without_redis(platform) == set(), "every room to find Redis again", seconds=30)
     check_every_sample(platform, load.finish())
+    assert answer.sample_id not in platform.states()
     assert platform.entry("redis").pid == pid
 
 
@@ -162,3 +213,14 @@ def test_ctrl_c_drains_and_leaves_nothing_running(platform: Platform) -> None:
     assert platform.stop() == 0
     assert [pid for pid in pids if psutil.pid_exists(pid)] == []
     assert not (platform.run_dir / "endpoints.json").exists()
+    # The keys stay, and go on counting where the run goes on.
+    assert (platform.run_dir / "credentials.json").stat().st_mode & 0o777 == 0o600
+
+
+def test_no_prompt_and_no_key_is_in_any_log(platform: Platform) -> None:
+    logs = b"".join(path.read_bytes() for path in (platform.run_dir / "logs").iterdir()) + platform.output.read_bytes()
+    assert b"decision" in logs
+    for text in ("what is 7 plus one", "three mountains", "three MOUNTAINS", "three trees", "Who answers", SECRET):
+        assert text.encode() not in logs
+    assert re.search(rb"orlhf_[a-z]+_[0-9A-Za-z]{20,}", logs) is None
+    assert platform.api_key.encode() not in logs

@@ -11,7 +11,6 @@ from redis.asyncio import Redis
 from integration.streams.support import put
 from onlinerlhf.core.samples import (
     FinishReason,
-    Prompt,
     Rollout,
     RolloutGroup,
     SamplingSpec,
@@ -29,6 +28,7 @@ from onlinerlhf.learner.worker import LearnerWorker
 from onlinerlhf.runtime import wire
 from onlinerlhf.runtime.health import Health
 from onlinerlhf.runtime.keys import RunKeys
+from prompts import a_prompt
 from unit.learner.tiny import VOCAB, tiny_ppo
 
 
@@ -51,14 +51,11 @@ def scored_group(
                 finish_reason=FinishReason.EOS,
             )
         )
-    prompt = Prompt(
+    prompt = a_prompt(
         sample_id=sample_id,
         prompt_id=sample_id.partition(".")[0],
-        user_id="user",
         text="not to be seen",
         token_ids=tuple(draw.randrange(3, VOCAB) for _ in range(draw.randint(2, 10))),
-        epoch=0,
-        admitted_at_seconds=1.0,
     )
     return ScoredGroup(
         group=RolloutGroup(

@@ -10,7 +10,6 @@ from redis.asyncio import Redis
 from integration.streams.support import eventually, put
 from onlinerlhf.core.samples import (
     FinishReason,
-    Prompt,
     Rollout,
     RolloutGroup,
     SamplingSpec,
@@ -25,6 +24,7 @@ from onlinerlhf.runtime.keys import RunKeys
 from onlinerlhf.runtime.ledger import Ledger
 from onlinerlhf.runtime.redis import Patience, command
 from onlinerlhf.runtime.streams import Consumer, Streams
+from prompts import a_prompt
 
 POISON_TOKEN = 666
 
@@ -41,10 +41,7 @@ class LengthScorer:
 
 
 def group(sample_id: str, *responses: tuple[int, ...]) -> bytes:
-    prompt = Prompt(
-        sample_id=sample_id, prompt_id=sample_id, user_id="u", text="t", token_ids=(1, 2), epoch=0,
-        admitted_at_seconds=0.0,
-    )  # fmt: skip
+    prompt = a_prompt(sample_id=sample_id, token_ids=(1, 2))
     rollouts = tuple(
         Rollout(
             token_ids=ids,

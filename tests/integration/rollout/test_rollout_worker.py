@@ -10,7 +10,7 @@ from redis.asyncio import Redis
 
 from integration.streams.support import eventually, pending, put
 from onlinerlhf.core.errors import InvalidInput, Unavailable
-from onlinerlhf.core.samples import FinishReason, Prompt, Rollout, SamplingSpec, Stage, VersionSpan
+from onlinerlhf.core.samples import FinishReason, Rollout, SamplingSpec, Stage, VersionSpan
 from onlinerlhf.rollout.config import RolloutConfig
 from onlinerlhf.rollout.worker import RolloutWorker
 from onlinerlhf.runtime import wire
@@ -19,6 +19,7 @@ from onlinerlhf.runtime.keys import RunKeys
 from onlinerlhf.runtime.ledger import Ledger
 from onlinerlhf.runtime.redis import Patience, command
 from onlinerlhf.runtime.streams import Consumer, Streams
+from prompts import a_prompt
 
 
 @dataclass
@@ -67,11 +68,7 @@ class Bench:
 
     async def put(self, *sample_ids: str, payload: bytes | None = None) -> None:
         for sample_id in sample_ids:
-            prompt = Prompt(
-                sample_id=sample_id, prompt_id="p", user_id="u", text="t", token_ids=(1, 2, 3), epoch=0,
-                admitted_at_seconds=1.0,
-            )  # fmt: skip
-            data = wire.dump_prompt(prompt) if payload is None else payload
+            data = wire.dump_prompt(a_prompt(sample_id=sample_id)) if payload is None else payload
             await put(self.client, self.keys, sample_id, data, stage=Stage.PROMPTS)
 
     async def has(self, stage: Stage, count: int) -> None:

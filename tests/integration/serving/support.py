@@ -72,6 +72,12 @@ class Servicer(gateway_pb2_grpc.GatewayServiceServicer):
     async def GetSample(self, request: gateway_pb2.GetSampleRequest, context: Any) -> Any:
         raise errors.NotFound("no such sample")
 
+    async def SubmitFeedback(self, request: gateway_pb2.SubmitFeedbackRequest, context: Any) -> Any:
+        raise errors.NotFound("no such sample")
+
+    async def WithdrawConsent(self, request: gateway_pb2.WithdrawConsentRequest, context: Any) -> Any:
+        raise errors.NotFound("no such user")
+
     async def _do(self, what: str, context: Any) -> None:
         if what == "hang":
             await self.release.wait()

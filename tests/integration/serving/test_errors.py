@@ -17,7 +17,7 @@ CODES = [
     ("malformed", "INVALID_ARGUMENT", errors.MalformedRecord, "malformed"),
     ("exists", "ALREADY_EXISTS", errors.AlreadyExists, "already_exists"),
     ("conflict", "FAILED_PRECONDITION", errors.IdempotencyConflict, "idempotency_conflict"),
-    ("consent", "FAILED_PRECONDITION", errors.ConsentMissing, "consent_missing"),
+    ("consent", "FAILED_PRECONDITION", errors.ConsentMissing, "no_consent"),
     ("not_found", "NOT_FOUND", errors.NotFound, "not_found"),
     ("limit", "RESOURCE_EXHAUSTED", errors.LimitReached, "limit_reached"),
     ("cap", "RESOURCE_EXHAUSTED", errors.LimitReached, "user_cap"),

@@ -11,6 +11,7 @@ from onlinerlhf.runtime.keys import RunKeys
 from onlinerlhf.runtime.ledger import LUA_TRANSITION
 from onlinerlhf.runtime.redis import Script
 from onlinerlhf.runtime.streams import Consumer, Delivery
+from prompts import PROOF
 
 MakeConsumer = Callable[..., Consumer]
 Admit = Callable[..., Awaitable[None]]
@@ -18,8 +19,8 @@ Admit = Callable[..., Awaitable[None]]
 _ADMIT = Script(
     LUA_TRANSITION
     + """
-if ledger_admit(KEYS[1], KEYS[2], ARGV[1], ARGV[2]) then
-  redis.call('XADD', KEYS[3], '*', 'id', ARGV[1], 'data', ARGV[3])
+if ledger_admit(KEYS[1], KEYS[2], KEYS[3], ARGV[1], ARGV[2], ARGV[4]) then
+  redis.call('XADD', KEYS[4], '*', 'id', ARGV[1], 'data', ARGV[3])
 end
 return 1
 """
@@ -49,9 +50,15 @@ asyncio.run(main(*sys.argv[1:]))
 """A process that reads and then hangs."""
 
 
-async def put(client: Redis, keys: RunKeys, sample_id: str, payload: bytes, *, stage: Stage) -> None:
+async def put(
+    client: Redis, keys: RunKeys, sample_id: str, payload: bytes, *, stage: Stage, proof: str = PROOF
+) -> None:
     """A sample into a stage, as its producer would. May be repeated."""
-    await _ADMIT.run(client, [keys.ledger_states, keys.ledger_counts, keys.stream(stage)], [sample_id, stage, payload])
+    await _ADMIT.run(
+        client,
+        [keys.ledger_states, keys.ledger_counts, keys.ledger_owners, keys.stream(stage)],
+        [sample_id, stage, payload, proof],
+    )
 
 
 def admitter(client: Redis, keys: RunKeys) -> Admit:

@@ -10,7 +10,7 @@ from onlinerlhf.core.samples import DropReason, Stage
 from onlinerlhf.runtime.keys import RunKeys
 from onlinerlhf.runtime.ledger import Ledger
 from onlinerlhf.runtime.redis import command
-from onlinerlhf.runtime.streams import Streams
+from onlinerlhf.runtime.streams import STREAMS, Streams
 from redis_servers import redis_binaries
 
 pytestmark = pytest.mark.parametrize("redis_binary", redis_binaries(), indirect=True)
@@ -85,7 +85,9 @@ async def test_nothing_is_left_behind_by_a_sample_that_moved_on(
             await prompts.hand_over(delivery, b"x")
     left = await command(client, "KEYS", keys.key("*"))
     names = {name.decode().removeprefix(keys.key("")) for name in left}
-    assert names == {"ledger:states", "ledger:counts", "stream:prompts", "stream:rollouts", "stream:scored"}
+    assert names == {f"ledger:{name}" for name in ("states", "counts", "owners")} | {
+        f"stream:{stage}" for stage in STREAMS
+    }
     assert await streams.consumers(Stage.PROMPTS) == []
 
 

@@ -11,9 +11,10 @@ from integration.streams.support import Admit, MakeConsumer
 from onlinerlhf.core.errors import WaitTimeout
 from onlinerlhf.core.samples import DropReason, Stage
 from onlinerlhf.runtime.keys import RunKeys
-from onlinerlhf.runtime.ledger import Ledger
-from onlinerlhf.runtime.redis import command
+from onlinerlhf.runtime.ledger import LUA_TRANSITION, Ledger
+from onlinerlhf.runtime.redis import Script, command
 from onlinerlhf.runtime.streams import STREAMS, Consumer, Delivery, Streams
+from prompts import OWNER
 from redis_servers import redis_binaries
 
 pytestmark = pytest.mark.parametrize("redis_binary", redis_binaries(), indirect=True)
@@ -67,6 +68,28 @@ async def test_the_counters_equal_the_states_after_a_random_walk(
         reader = consumer(stage, "last", lease_seconds=0.0, delivery_limit=None)
         await reader.read(max_count=1000, block_seconds=0)
         assert await streams.backlog(stage) == counts.pending[stage]
+
+
+@pytest.mark.parametrize(
+    ("word", "proof", "answer"),
+    [
+        (None, f"{OWNER}|1000", None),
+        ("withdrawn:999", f"{OWNER}|1000", None),
+        ("withdrawn:1000", f"{OWNER}|1000", b"withdrawn"),
+        ("withdrawn:", f"{OWNER}|1000", b"withdrawn"),
+        ("erased", f"{OWNER}|1000", b"erased"),
+        (None, None, b"erased"),
+    ],
+)
+async def test_the_ledger_tells_whether_a_samples_consent_still_counts(
+    client: Redis, keys: RunKeys, word: str | None, proof: str | None, answer: bytes | None
+) -> None:
+    if word is not None:
+        await command(client, "HSET", keys.blocked, OWNER, word)
+    if proof is not None:
+        await command(client, "HSET", keys.ledger_owners, "s1", proof)
+    look = Script(LUA_TRANSITION + "return ledger_blocked(KEYS[1], KEYS[2], 's1') or false")
+    assert await look.run(client, [keys.blocked, keys.ledger_owners]) == answer
 
 
 async def test_the_gauges_follow_the_ledger(

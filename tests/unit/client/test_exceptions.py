@@ -1,22 +1,41 @@
+from typing import Any
+
 import grpc
 import pytest
 
 import onlinerlhf_client
 from onlinerlhf.core import errors
-from onlinerlhf.gateway import refusals
-from onlinerlhf.runtime.statuses import status_of
-from onlinerlhf_client.exceptions import from_number, from_status
+from onlinerlhf.runtime.statuses import status_of, trailing_metadata
+from onlinerlhf_client.exceptions import from_number, from_rpc, from_status
+
+
+class Failed(grpc.RpcError):
+    """A failed call as gRPC hands it out."""
+
+    def __init__(self, code: grpc.StatusCode, metadata: tuple[tuple[str, str | bytes], ...]) -> None:
+        self._code = code
+        self._metadata = metadata
+
+    def code(self) -> grpc.StatusCode:
+        return self._code
+
+    def details(self) -> str:
+        return "why"
+
+    def trailing_metadata(self) -> Any:
+        return self._metadata
 
 
 @pytest.mark.parametrize(
     ("raised", "reason"),
     [
         (errors.InvalidInput("why", reason="too_large"), "too_large"),
-        (refusals.Duplicate("why"), "duplicate"),
+        (errors.Unauthenticated("why"), "unauthenticated"),
+        (errors.PermissionDenied("why"), "permission_denied"),
+        (errors.AlreadyExists("why"), "already_exists"),
         (errors.IdempotencyConflict("why"), "idempotency_conflict"),
-        (refusals.NoConsent("why"), "no_consent"),
-        (refusals.UserCap("why"), "user_cap"),
-        (refusals.PoolFull("why"), "pool_full"),
+        *((errors.ConsentMissing("why", reason=reason), reason) for reason in errors.CONSENT_REASONS),
+        (errors.LimitReached("why"), "limit_reached"),
         (errors.NotFound("why"), "not_found"),
         (errors.Unavailable("why"), "unavailable"),
     ],
@@ -24,10 +43,24 @@ from onlinerlhf_client.exceptions import from_number, from_status
 def test_what_the_gateway_raises_reaches_the_caller_under_the_same_name(
     raised: errors.OnlineRLHFError, reason: str
 ) -> None:
-    mirrored = from_status(*status_of(raised), str(raised))
-    names = {kind.__name__ for kind in type(raised).__mro__}
-    assert type(mirrored).__name__ in names
-    assert (mirrored.reason, str(mirrored)) == (reason, "why")
+    mirrored = from_rpc(Failed(status_of(raised)[0], trailing_metadata(raised)))
+    assert type(mirrored).__name__ == type(raised).__name__
+    assert (mirrored.reason, str(mirrored), mirrored.retry_after_seconds) == (reason, "why", None)
+
+
+def test_a_limit_that_says_when_to_come_back_is_worth_a_retry() -> None:
+    raised = errors.LimitReached("why", retry_after_seconds=1.25)
+    limit = from_rpc(Failed(grpc.StatusCode.RESOURCE_EXHAUSTED, trailing_metadata(raised)))
+    assert isinstance(limit, onlinerlhf_client.LimitReached)
+    assert limit.retry_after_seconds == 1.25
+    assert limit.retryable
+
+
+@pytest.mark.parametrize("told", ["", "-1", "nan", "inf", "soon", "Wed, 21 Oct 2026 07:28:00 GMT", b"\xff"])
+def test_what_is_no_length_of_time_is_not_waited_for(told: str | bytes) -> None:
+    limit = from_rpc(Failed(grpc.StatusCode.RESOURCE_EXHAUSTED, (("retry-after", told),)))
+    assert limit.retry_after_seconds is None
+    assert not limit.retryable
 
 
 def test_a_reason_that_is_not_known_falls_back_to_the_code() -> None:

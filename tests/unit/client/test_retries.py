@@ -1,6 +1,6 @@
 import grpc
 
-from onlinerlhf_client import Timeouts
+from onlinerlhf_client import OnlineRLHFError, Timeouts
 from onlinerlhf_client.exceptions import from_status
 from onlinerlhf_client.retries import Budget
 
@@ -61,3 +61,30 @@ def test_progress_renews_time_and_delays() -> None:
     left.renew()
     assert left.delay_after(AWAY) == 0.1
     assert left.attempt_seconds == 4.0
+
+
+def limited(seconds: float) -> OnlineRLHFError:
+    return from_status(grpc.StatusCode.RESOURCE_EXHAUSTED, "limit_reached", "why", retry_after_seconds=seconds)
+
+
+def test_what_the_gateway_asks_for_comes_on_top_of_the_delay() -> None:
+    left = budget(Clock())
+    assert [left.delay_after(limited(3.0)) for _ in range(3)] == [3.1, 3.2, 3.4]
+
+
+def test_chance_never_shortens_the_wait_that_the_gateway_asks_for() -> None:
+    assert budget(Clock(), dice=0.0).delay_after(limited(3.0)) == 3.05
+
+
+def test_a_wait_that_outlasts_the_time_left_is_not_begun() -> None:
+    assert budget(Clock()).delay_after(limited(10.0)) is None
+
+
+def test_a_limit_without_a_time_is_not_retried() -> None:
+    assert budget(Clock()).delay_after(from_status(grpc.StatusCode.RESOURCE_EXHAUSTED, "user_cap", "why")) is None
+
+
+def test_there_is_time_only_for_a_wait_that_ends_before_the_deadline_even_with_bad_luck() -> None:
+    left = budget(Clock())
+    assert left.has_time_for(8.9)
+    assert not left.has_time_for(9.0)

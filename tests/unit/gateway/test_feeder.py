@@ -3,8 +3,8 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar, cast
 
 from onlinerlhf.core.errors import Unavailable
-from onlinerlhf.gateway.feeder import Feeder
-from onlinerlhf.gateway.pool import Fed, Pool
+from onlinerlhf.gateway.admission.feeder import Feeder
+from onlinerlhf.gateway.admission.pool import Fed, Pool
 from onlinerlhf.runtime.redis import Patience
 
 T = TypeVar("T")
@@ -29,8 +29,15 @@ class ScriptedPool:
         return look
 
 
-def fed(num_new: int, *, is_full: bool = False) -> Fed:
-    return Fed(num_new=num_new, num_reused=0, num_waiting_new=0, num_waiting_reuse=0, is_full=is_full)
+def fed(num_new: int, *, num_skipped: int = 0, is_full: bool = False) -> Fed:
+    return Fed(
+        num_new=num_new,
+        num_reused=0,
+        num_skipped=num_skipped,
+        num_waiting_new=0,
+        num_waiting_reuse=0,
+        is_full=is_full,
+    )
 
 
 async def no_patience(what: str, call: Callable[[], Awaitable[T]], *, give_up_seconds: float | None = None) -> T:
@@ -52,6 +59,12 @@ async def test_while_there_is_work_the_feeder_does_not_pause() -> None:
     pool = ScriptedPool(fed(64), fed(64), fed(3))
     await run_until_idle(pool)
     assert pool.num_looks == 4
+
+
+async def test_samples_that_left_the_pool_otherwise_are_work_too() -> None:
+    pool = ScriptedPool(fed(0, num_skipped=64), fed(0, num_skipped=1))
+    await run_until_idle(pool)
+    assert pool.num_looks == 3
 
 
 async def test_an_admission_wakes_the_idle_feeder_at_once() -> None:

@@ -4,7 +4,7 @@ from contextlib import aclosing
 
 import pytest
 
-from onlinerlhf.gateway.ordered import in_order
+from onlinerlhf.gateway.requests.ordered import in_order
 
 
 async def numbers(num: int) -> AsyncIterator[int]:

@@ -1,4 +1,4 @@
-from onlinerlhf.gateway.samples import SampleState, parse_state
+from onlinerlhf.gateway.requests.samples import SampleState, parse_state
 
 
 def test_a_pending_state_is_its_own_name() -> None:

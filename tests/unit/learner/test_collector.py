@@ -3,14 +3,13 @@ import math
 import pytest
 
 from onlinerlhf.core.errors import InvalidInput
-from onlinerlhf.core.samples import FinishReason, Prompt, Rollout, RolloutGroup, SamplingSpec, ScoredGroup, VersionSpan
+from onlinerlhf.core.samples import FinishReason, Rollout, RolloutGroup, SamplingSpec, ScoredGroup, VersionSpan
 from onlinerlhf.learner.collector import scored_rollouts
+from prompts import a_prompt
 
 
 def _scored(*, temperature: float = 1.0, top_p: float = 1.0, response: tuple[int, ...] = (7, 2)) -> ScoredGroup:
-    prompt = Prompt(
-        sample_id="p.0", prompt_id="p", user_id="u", text="", token_ids=(4, 5), epoch=0, admitted_at_seconds=1.0
-    )
+    prompt = a_prompt(token_ids=(4, 5))
     rollout = Rollout(
         token_ids=response,
         behaviour_logprobs=(-1.0,) * len(response),

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import click
 import pytest
 from click.testing import CliRunner
 
@@ -15,8 +16,20 @@ from onlinerlhf.local.snapshot import LearnerView, Snapshot
 from onlinerlhf.local.up import ready_line
 from onlinerlhf_client import OnlineRLHFError as ClientError
 
-COMMANDS = ["bootstrap", "demo", "doctor", "reproduce", "status", "submit", "train", "up"]
-HEAVY = ["torch", "vllm", "transformers", "matplotlib", "grpc", "rich", "redis"]
+COMMANDS = ["bootstrap", "data", "demo", "doctor", "keys", "quota", "reproduce", "status", "submit", "train", "up"]
+HEAVY = [
+    "torch",
+    "vllm",
+    "transformers",
+    "matplotlib",
+    "grpc",
+    "rich",
+    "redis",
+    "pydantic",
+    "fastapi",
+    "uvicorn",
+    "pyarrow",
+]
 
 
 def test_help_loads_nothing_heavy() -> None:
@@ -35,9 +48,14 @@ def test_there_is_a_command_for_every_job() -> None:
     assert sorted(cli.commands) == COMMANDS
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+def subcommands() -> list[str]:
+    groups = [(name, group) for name, group in cli.commands.items() if isinstance(group, click.Group)]
+    return sorted(f"{name} {below}" for name, group in groups for below in group.commands)
+
+
+@pytest.mark.parametrize("command", [*COMMANDS, *subcommands()])
 def test_every_help_shows_an_example(command: str) -> None:
-    text = CliRunner().invoke(cli, [command, "--help"]).output
+    text = CliRunner().invoke(cli, [*command.split(), "--help"]).output
     assert f"\n    onlinerlhf {command}" in text
 
 
@@ -103,7 +121,10 @@ def test_the_config_of_up_may_come_from_the_environment(tmp_path: Path) -> None:
 
 def test_the_ready_line_ends_with_what_a_step_takes() -> None:
     gateway = ProcessEntry(name="gateway", address="127.0.0.1:9", pid=7, restarts=0, state="ready")
-    found = Endpoints(run_id="r", run_dir="/runs/r", redis_url="", supervisor_pid=1, processes=(gateway,))
+    found = Endpoints(
+        run_id="r", run_dir="/runs/r", redis_url="", supervisor_pid=1, http="127.0.0.1:8", processes=(gateway,)
+    )
     line = ready_line(found, Snapshot(learner=LearnerView(batch_size=32)))
-    assert line.startswith("ready: gateway on 127.0.0.1:9, logs in /runs/r/logs; Ctrl-C drains")
+    assert line.startswith("ready: gateway on 127.0.0.1:9, OpenAI-compatible on http://127.0.0.1:8/v1, ")
+    assert "keys in /runs/r/credentials.json, logs in /runs/r/logs; Ctrl-C drains" in line
     assert line.endswith("a learner step takes 32 responses (learner.batch_size)")

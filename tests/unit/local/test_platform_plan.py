@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from onlinerlhf.core.errors import ConfigError, NotFound, StartupError
+from onlinerlhf.gateway.config import LimitsConfig
 from onlinerlhf.learner.config import LearnerConfig
 from onlinerlhf.local import endpoints as endpoint_files
 from onlinerlhf.local import running
@@ -56,6 +57,13 @@ def test_the_gateway_knows_every_worker_and_the_workers_the_learner(spec: Platfo
     assert planned.sections["rollout"]["learner_target"] == address["learner"]
 
 
+def test_on_ones_own_machine_users_have_wide_limits_unless_told_otherwise(spec: PlatformSpec) -> None:
+    planned = plan(replace(spec, overrides=parse_setting("gateway.organisation_limits={requests_per_day = 5}")))
+    gateway = tomllib.loads(dump_toml(planned.sections))["gateway"]
+    assert LimitsConfig.model_validate(gateway["user_limits"]).requests_per_minute == 1_000_000
+    assert LimitsConfig.model_validate(gateway["organisation_limits"]) == LimitsConfig(requests_per_day=5)
+
+
 def test_workers_have_their_own_id_and_staging_directory(spec: PlatformSpec) -> None:
     planned = plan(replace(spec, rollout_workers=2))
     environment = {process.name: process.environment for process in planned.processes}
@@ -64,7 +72,17 @@ def test_workers_have_their_own_id_and_staging_directory(spec: PlatformSpec) -> 
 
 
 def test_everything_listens_on_loopback(spec: PlatformSpec) -> None:
-    assert {process.address.split(":")[0] for process in plan(spec).processes} == {"127.0.0.1"}
+    planned = plan(spec)
+    addresses = [planned.http, *(process.address for process in planned.processes)]
+    assert {address.split(":")[0] for address in addresses} == {"127.0.0.1"}
+    assert len(set(addresses)) == len(addresses)
+
+
+def test_the_gateways_two_ports_are_free_ones_or_those_asked_for(spec: PlatformSpec) -> None:
+    planned = plan(replace(spec, gateway_port=50_051, http_port=8_080))
+    gateway = next(process for process in planned.processes if process.name == "gateway")
+    assert (gateway.address, planned.http) == ("127.0.0.1:50051", "127.0.0.1:8080")
+    assert gateway.environment["ONLINERLHF_GATEWAY__HTTP_LISTEN"] == "127.0.0.1:8080"
 
 
 def test_somebody_elses_redis_is_not_started(spec: PlatformSpec) -> None:
@@ -106,6 +124,7 @@ def test_a_setting_that_names_no_services_key_is_refused(text: str) -> None:
         ("run.id=mine", "--run"),
         ("run.redis_url=redis://127.0.0.1:1/0", "--redis-url"),
         ("gateway.listen=127.0.0.1:50051", "--gateway-port"),
+        ("gateway.http_listen=127.0.0.1:8080", "--http-port"),
         ("learner.listen=127.0.0.1:50052", "chosen by `up`"),
         ("rollout.worker_id=w", "--workers"),
         ("rollout.staging_dir=/s", "--home"),
@@ -170,7 +189,12 @@ def test_generated_toml_reads_back(tmp_path: Path) -> None:
 def endpoints(run_dir: Path, *, pid: int) -> Endpoints:
     gateway = ProcessEntry(name="gateway", address="127.0.0.1:9", pid=7, restarts=0, state="ready")
     return Endpoints(
-        run_id=run_dir.name, run_dir=str(run_dir), redis_url="redis://", supervisor_pid=pid, processes=(gateway,)
+        run_id=run_dir.name,
+        run_dir=str(run_dir),
+        redis_url="redis://",
+        supervisor_pid=pid,
+        http="127.0.0.1:8",
+        processes=(gateway,),
     )
 
 

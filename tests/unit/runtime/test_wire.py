@@ -5,19 +5,21 @@ from dataclasses import replace
 import pytest
 
 from onlinerlhf.core.errors import MalformedRecord
-from onlinerlhf.core.samples import FinishReason, Prompt, Rollout, RolloutGroup, SamplingSpec, ScoredGroup, VersionSpan
+from onlinerlhf.core.samples import FinishReason, Rollout, RolloutGroup, SamplingSpec, ScoredGroup, UseCase, VersionSpan
 from onlinerlhf.core.weights import Manifest, TensorEntry
 from onlinerlhf.runtime import wire
 from onlinerlhf.v1 import records_pb2, weights_pb2
+from prompts import a_prompt
 
-PROMPT = Prompt(
+PROMPT = a_prompt(
     sample_id="s.1",
     prompt_id="s",
-    user_id="u",
     text="Grüße an 北京",
-    token_ids=(1, 2, 3),
     epoch=1,
     admitted_at_seconds=1.5,
+    use_case=UseCase.CHAT,
+    use_case_source="client",
+    traceparent="00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
 )
 GROUP = RolloutGroup(
     prompt=PROMPT,
@@ -65,11 +67,27 @@ def test_bytes_that_are_no_record_are_refused_without_quoting_them(load: object,
     assert "secret" not in str(caught.value)
 
 
-@pytest.mark.parametrize("field", ["sample_id", "prompt_id", "user_id", "token_ids"])
+@pytest.mark.parametrize("field", ["sample_id", "prompt_id", "owner", "tenant", "token_ids"])
 def test_a_prompt_lacks_nothing(field: str) -> None:
     message = wire.prompt_to_proto(PROMPT)
     message.ClearField(field)  # type: ignore[arg-type]
     with pytest.raises(MalformedRecord, match=f"without {field}"):
+        wire.prompt_from_proto(message)
+
+
+def test_a_prompt_is_nothing_without_proof_of_consent() -> None:
+    for field in ("key_class", "notice_version", "shown_at_seconds"):
+        message = wire.prompt_to_proto(PROMPT)
+        message.consent.ClearField(field)
+        with pytest.raises(MalformedRecord, match="a consent proof"):
+            wire.prompt_from_proto(message)
+    message = wire.prompt_to_proto(PROMPT)
+    message.consent.key_class = "production"
+    with pytest.raises(MalformedRecord, match="not of the playground class"):
+        wire.prompt_from_proto(message)
+    message = wire.prompt_to_proto(PROMPT)
+    message.use_case = "espionage"
+    with pytest.raises(MalformedRecord, match="unknown use case"):
         wire.prompt_from_proto(message)
 
 
