@@ -36,6 +36,8 @@ NUM_ROUNDS = 5
 ROUND_PROMPTS = 3_000
 """Each round's; the echo gets them twice, so that its rounds are not too short."""
 NUM_AT_ONCE = 128
+NUM_STREAMED_AT_ONCE = 256
+"""Over four streams: the Python client's window of 64 on each."""
 NUM_SINGLE = 400
 """One at a time, for latency."""
 NUM_USERS = 500
@@ -107,7 +109,9 @@ async def _rounds(redis: Store, ours: Load, theirs: Load, says: Reporter) -> Scr
         if turn % 2:
             echoed.append(await theirs.round(sent + sent, num_at_once=NUM_AT_ONCE))
         screened.append(await ours.round(sent, num_at_once=NUM_AT_ONCE))
-        streamed.append(await ours.streamed(bodies(ROUND_PROMPTS), method=STREAM_METHOD, num_at_once=NUM_AT_ONCE))
+        streamed.append(
+            await ours.streamed(bodies(ROUND_PROMPTS), method=STREAM_METHOD, num_at_once=NUM_STREAMED_AT_ONCE)
+        )
         if not turn % 2:
             echoed.append(await theirs.round(sent + sent, num_at_once=NUM_AT_ONCE))
         bar.advance(steps=ROUND_PROMPTS, detail=f"{screened[-1].rate:.0f}/s, echo {echoed[-1].rate:.0f}/s")

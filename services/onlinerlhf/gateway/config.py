@@ -99,7 +99,7 @@ class GatewayConfig(ServiceConfig):
     admit_wait_seconds: float = Field(default=10.0, gt=0)
     """How long SubmitPrompt waits for Redis, within the call's own deadline."""
     max_concurrent_per_stream: int = Field(default=32, ge=1)
-    """Prompts of one SubmitPrompts stream in work at a time."""
+    """Prompts of one SubmitPrompts stream that are taken in together, two such lots at a time."""
     intake_queue_bound: int = Field(default=1_000, ge=1)
     """Answered prompts that may wait for their training screens; beyond, they are not learned from."""
 

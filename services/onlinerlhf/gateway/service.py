@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
-from typing import Any
+from typing import Any, Final
 
 import grpc
 
@@ -12,11 +12,14 @@ from onlinerlhf.gateway.config import GatewayConfig
 from onlinerlhf.gateway.kept import judgements
 from onlinerlhf.gateway.requests.desk import Desk
 from onlinerlhf.gateway.requests.lane import AnswerEnd, AnswerSpec, AnswerTokens
-from onlinerlhf.gateway.requests.ordered import in_order
+from onlinerlhf.gateway.requests.ordered import at_hand, in_order
 from onlinerlhf.gateway.requests.questions import Given, Question
 from onlinerlhf.runtime import tracing, wire
 from onlinerlhf.runtime.statuses import status_of
 from onlinerlhf.v1 import gateway_pb2, gateway_pb2_grpc
+
+BATCHES_AT_ONCE: Final = 2
+"""Of one stream: while one waits for Redis, another is screened."""
 
 _ROLES = {
     gateway_pb2.ROLE_SYSTEM: "system",
@@ -51,20 +54,21 @@ class GatewayServicer(gateway_pb2_grpc.GatewayServiceServicer):
         """A reply a request, in order."""
         credential, traceparent = credential_of(context), _traceparent(context)
 
-        async def reply(request: gateway_pb2.SubmitPromptRequest) -> gateway_pb2.SubmitPromptsReply:
+        async def reply(requests: list[gateway_pb2.SubmitPromptRequest]) -> list[gateway_pb2.SubmitPromptsReply]:
             wait_seconds = _within_deadline(context, self._limits.admit_wait_seconds)
-            key = request.idempotency_key
-            try:
-                question = _submission(request, traceparent)
-                given = await self._desk.submit(credential, question, give_up_seconds=wait_seconds)
-            except OnlineRLHFError as error:
-                return gateway_pb2.SubmitPromptsReply(idempotency_key=key, refusal=_refusal(error))
-            return gateway_pb2.SubmitPromptsReply(idempotency_key=key, receipt=_receipt(given))
+            outcomes = [_decoded(request, traceparent) for request in requests]
+            questions = [each for each in outcomes if isinstance(each, Question)]
+            given = iter(await self._desk.submit_all(credential, questions, give_up_seconds=wait_seconds))
+            return [
+                _reply(request, next(given) if isinstance(each, Question) else each)
+                for request, each in zip(requests, outcomes, strict=True)
+            ]
 
-        num_at_once = self._limits.max_concurrent_per_stream
-        async with aclosing(in_order(request_iterator, reply, num_at_once=num_at_once)) as replies:
-            async for each in replies:
-                yield each
+        source = at_hand(request_iterator, max_count=self._limits.max_concurrent_per_stream)
+        async with aclosing(source), aclosing(in_order(source, reply, num_at_once=BATCHES_AT_ONCE)) as batches:
+            async for batch in batches:
+                for each in batch:
+                    yield each
 
     async def Generate(
         self,
@@ -171,6 +175,22 @@ def _submission(request: gateway_pb2.SubmitPromptRequest, traceparent: str) -> Q
         use_case=request.use_case,
         traceparent=traceparent,
     )
+
+
+def _decoded(request: gateway_pb2.SubmitPromptRequest, traceparent: str) -> Question | OnlineRLHFError:
+    try:
+        return _submission(request, traceparent)
+    except InvalidInput as error:
+        return error
+
+
+def _reply(
+    request: gateway_pb2.SubmitPromptRequest, outcome: Given | OnlineRLHFError
+) -> gateway_pb2.SubmitPromptsReply:
+    key = request.idempotency_key
+    if isinstance(outcome, OnlineRLHFError):
+        return gateway_pb2.SubmitPromptsReply(idempotency_key=key, refusal=_refusal(outcome))
+    return gateway_pb2.SubmitPromptsReply(idempotency_key=key, receipt=_receipt(outcome))
 
 
 def _turns(text: bytes, messages: Sequence[gateway_pb2.Message]) -> tuple[tuple[str, bytes], ...]:

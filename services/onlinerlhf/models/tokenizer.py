@@ -84,9 +84,16 @@ class PromptTokenizer:
             ids += [*self.encode_text(text), *between]
         return ids
 
+    def encode_prompts(self, texts: Sequence[str]) -> list[list[int]]:
+        """`encode_prompt` of each. Other threads may run meanwhile."""
+        encodings = self._text.encode_batch_fast(list(texts), add_special_tokens=False)
+        return [[*self._prefix, *encoding.ids, *self._suffix] for encoding in encodings]
+
     def encode_text(self, text: str) -> list[int]:
         """Token ids of plain text; nothing in it is special."""
-        return list(self._text.encode(text, add_special_tokens=False).ids)
+        # Without offsets it is a quarter faster.
+        (encoding,) = self._text.encode_batch_fast([text], add_special_tokens=False)
+        return list(encoding.ids)
 
     def count(self, text: str) -> int:
         """Number of tokens of the user's text alone."""

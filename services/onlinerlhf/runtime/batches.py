@@ -6,15 +6,15 @@ carries. A caller sees what a single command would have given: its own reply, it
 
 import asyncio
 import math
-from collections.abc import Sequence
-from typing import Any, Final
+from collections.abc import Iterable, Sequence
+from typing import Any, Final, NamedTuple
 
 from hiredis import pack_command
 from redis.asyncio import Redis
 from redis.asyncio.connection import AbstractConnection
-from redis.exceptions import ResponseError
+from redis.exceptions import NoScriptError, ResponseError
 
-from onlinerlhf.runtime.redis import SOCKET_TIMEOUT_SECONDS, Argument
+from onlinerlhf.runtime.redis import SOCKET_TIMEOUT_SECONDS, Argument, Script
 from onlinerlhf.runtime.tasks import end
 
 TRIP_BYTES: Final = 16_384
@@ -23,7 +23,11 @@ then syncs its file once, then answers."""
 MAX_TRIPS: Final = 32
 """Under way at a time."""
 
-_Waiting = tuple[bytes, asyncio.Future[Any]]
+
+class _Waiting(NamedTuple):
+    packed: bytes
+    num_replies: int
+    replies: "asyncio.Future[list[Any]]"
 
 
 class Batcher:
@@ -40,20 +44,44 @@ class Batcher:
 
     async def execute_command(self, *arguments: Argument, **_options: Any) -> Any:
         """One command's reply. What was sent stays sent when the caller is cancelled."""
+        (raw,) = await self._queue(_packed(arguments), 1)
+        if isinstance(raw, ResponseError):
+            raise raw
+        # As the client shows it: a hash, for one, comes as a flat list.
+        as_shown = self._redis.response_callbacks.get(str(arguments[0]))
+        return raw if as_shown is None else as_shown(raw)
+
+    async def execute_all(self, commands: Iterable[Sequence[Argument]]) -> list[Any]:
+        """Replies of many commands, as Redis sends them; of one that it refuses its ResponseError."""
+        loads: list[asyncio.Future[list[Any]]] = []
+        parts: list[bytes] = []
+        num_bytes = 0
+        for arguments in commands:
+            parts.append(_packed(arguments))
+            num_bytes += len(parts[-1])
+            if num_bytes >= TRIP_BYTES:
+                loads.append(self._queue(b"".join(parts), len(parts)))
+                parts, num_bytes = [], 0
+        if parts:
+            loads.append(self._queue(b"".join(parts), len(parts)))
+        # All of them are awaited, so that no error is lost.
+        results = await asyncio.gather(*loads, return_exceptions=True)
+        for result in results:
+            if isinstance(result, BaseException):
+                raise result
+        return [reply for replies in results if isinstance(replies, list) for reply in replies]
+
+    def _queue(self, packed: bytes, num_replies: int) -> "asyncio.Future[list[Any]]":
         if self._is_closed:
             raise _gone()
         loop = asyncio.get_running_loop()
-        reply: asyncio.Future[Any] = loop.create_future()
-        packed = pack_command(arguments)  # type: ignore[arg-type]
-        self._waiting.append((packed, reply))
+        replies: asyncio.Future[list[Any]] = loop.create_future()
+        self._waiting.append(_Waiting(packed, num_replies, replies))
         self._num_bytes += len(packed)
         if not self._is_scheduled and (not self._trips or self._num_bytes >= TRIP_BYTES):
             self._is_scheduled = True
             loop.call_soon(self._set_out)
-        raw = await reply
-        # As the client shows it: a hash, for one, comes as a flat list.
-        as_shown = self._redis.response_callbacks.get(str(arguments[0]))
-        return raw if as_shown is None else as_shown(raw)
+        return replies
 
     async def aclose(self) -> None:
         """Whoever still waits is told that the connection is gone."""
@@ -73,7 +101,7 @@ class Batcher:
         """At least one command."""
         num_bytes, number = 0, 0
         while number < len(self._waiting) and num_bytes < TRIP_BYTES:
-            num_bytes += len(self._waiting[number][0])
+            num_bytes += len(self._waiting[number].packed)
             number += 1
         load, self._waiting = self._waiting[:number], self._waiting[number:]
         self._num_bytes -= num_bytes
@@ -85,30 +113,29 @@ class Batcher:
 
     async def _make(self, load: list[_Waiting]) -> None:
         try:
-            replies = await self._exchange([command for command, _ in load])
+            replies = await self._exchange(load)
         except asyncio.CancelledError:
             _fail(load, _gone())
             raise
         except Exception as error:  # noqa: BLE001 - whatever it is, nobody is to wait in vain
             _fail(load, error)
             return
-        for (_, waiting), reply in zip(load, replies, strict=True):
-            if waiting.done():
-                continue
-            if isinstance(reply, ResponseError):
-                waiting.set_exception(reply)
-            else:
-                waiting.set_result(reply)
+        place = 0
+        for waiting in load:
+            if not waiting.replies.done():
+                waiting.replies.set_result(replies[place : place + waiting.num_replies])
+            place += waiting.num_replies
 
-    async def _exchange(self, commands: Sequence[bytes]) -> list[Any]:
+    async def _exchange(self, load: Sequence[_Waiting]) -> list[Any]:
         """Replies in order; of a command that Redis refuses its error."""
+        num_replies = sum(waiting.num_replies for waiting in load)
         pool = self._redis.connection_pool
         connection = await pool.get_connection()  # type: ignore[no-untyped-call]
         try:
             # Given up on the way, a connection closes itself: nobody must read another's replies.
             async with asyncio.timeout(SOCKET_TIMEOUT_SECONDS):
-                await connection.send_packed_command(b"".join(commands))
-                return [await _reply(connection) for _ in commands]
+                await connection.send_packed_command(b"".join(waiting.packed for waiting in load))
+                return [await _reply(connection) for _ in range(num_replies)]
         finally:
             await pool.release(connection)
 
@@ -124,7 +151,28 @@ def _gone() -> ConnectionError:
     return ConnectionError("the connection to Redis was closed")
 
 
-def _fail(waiting: list[_Waiting], error: Exception) -> None:
-    for _, reply in waiting:
-        if not reply.done():
-            reply.set_exception(error)
+def _fail(load: list[_Waiting], error: Exception) -> None:
+    for waiting in load:
+        if not waiting.replies.done():
+            waiting.replies.set_exception(error)
+
+
+def _packed(arguments: Sequence[Argument]) -> bytes:
+    return bytes(pack_command(tuple(arguments)))  # type: ignore[arg-type]
+
+
+async def run_all(redis: Redis, script: Script, calls: Sequence[tuple[Sequence[str], Sequence[Argument]]]) -> list[Any]:
+    """Replies of many runs of a script, (keys, arguments) each, in one trip where the client is a Batcher.
+
+    Raises the first refusal of Redis, and what a connection raises; then any of them may have run.
+    """
+    client: object = redis
+    if not isinstance(client, Batcher):
+        return list(await asyncio.gather(*(script.run(redis, keys, arguments) for keys, arguments in calls)))
+    replies = await client.execute_all([script.command(keys, arguments) for keys, arguments in calls])
+    for number, reply in enumerate(replies):
+        if isinstance(reply, NoScriptError):
+            replies[number] = await script.run(redis, *calls[number])
+        elif isinstance(reply, ResponseError):
+            raise reply
+    return replies

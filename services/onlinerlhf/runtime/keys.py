@@ -1,6 +1,6 @@
 """Every Redis key of a run, in one hash slot."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from onlinerlhf.core.samples import Stage
 
@@ -10,10 +10,14 @@ class RunKeys:
     """Names the keys of one run. The braces make `{run}` the hash tag, so that a script may touch several of them."""
 
     run: str
+    prefix: str = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "prefix", f"onlinerlhf:{{{self.run}}}:")
 
     def key(self, *parts: str) -> str:
         """A key that a room owns."""
-        return ":".join((f"onlinerlhf:{{{self.run}}}", *parts))
+        return self.prefix + ":".join(parts)
 
     def stream(self, stage: Stage) -> str:
         """The work stream of a stage; its length is the backlog."""

@@ -106,10 +106,14 @@ class Script:
         self.text = text
         self._sha = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
 
+    def command(self, keys: Sequence[str], arguments: Iterable[Argument] = ()) -> tuple[Argument, ...]:
+        """How Redis is asked to run it, where it knows it already."""
+        return ("EVALSHA", self._sha, len(keys), *keys, *arguments)
+
     async def run(self, redis: Redis, keys: Sequence[str], arguments: Iterable[Argument] = ()) -> Any:
         """Run with all keys declared."""
         try:
-            return await command(redis, "EVALSHA", self._sha, len(keys), *keys, *arguments)
+            return await command(redis, *self.command(keys, arguments))
         except NoScriptError:
             return await command(redis, "EVAL", self.text, len(keys), *keys, *arguments)
 

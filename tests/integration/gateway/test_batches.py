@@ -7,7 +7,7 @@ from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
 
-from onlinerlhf.runtime.batches import TRIP_BYTES, Batcher
+from onlinerlhf.runtime.batches import TRIP_BYTES, Batcher, run_all
 from onlinerlhf.runtime.keys import RunKeys
 from onlinerlhf.runtime.redis import Script, command
 
@@ -81,3 +81,28 @@ async def test_closing_tells_whoever_waits_that_the_connection_is_gone(client: R
     assert all(isinstance(reply, ConnectionError) for reply in replies)
     with pytest.raises(ConnectionError):
         await batcher.execute_command("ECHO", "after")
+
+
+async def test_many_commands_of_one_caller_come_back_in_order_with_each_refusal_in_its_place(client: Redis) -> None:
+    batcher = Batcher(client)
+    commands: list[tuple[str, ...]] = [("ECHO", f"{number}" * 200) for number in range(300)]
+    commands[7] = ("NO_SUCH_COMMAND",)
+    replies = await batcher.execute_all(commands)
+    assert isinstance(replies[7], ResponseError)
+    assert [reply for number, reply in enumerate(replies) if number != 7] == [
+        f"{number}".encode() * 200 for number in range(300) if number != 7
+    ]
+    assert await batcher.execute_all([]) == []
+    await batcher.aclose()
+
+
+async def test_many_runs_of_an_unknown_script_load_it_and_one_refusal_is_raised(client: Redis) -> None:
+    batcher = Batcher(client)
+    await command(client, "SCRIPT", "FLUSH")
+    doubles = Script("return ARGV[1] * 2")
+    calls: list[tuple[list[str], list[int]]] = [([], [number]) for number in range(20)]
+    assert await run_all(batcher, doubles, calls) == list(range(0, 40, 2))  # type: ignore[arg-type]
+    assert await run_all(client, doubles, calls) == list(range(0, 40, 2))
+    with pytest.raises(ResponseError):
+        await run_all(batcher, Script("return redis.error_reply('no')"), calls)  # type: ignore[arg-type]
+    await batcher.aclose()

@@ -298,7 +298,8 @@ async def test_the_script_and_the_local_meter_are_the_same_arithmetic(
             local.settle(dimensions, request, reserved - used)
             continue
         request = f"r{number}"
-        theirs = await meter._reserve(limits.of(who), request, num_tokens)
+        wanted = Reservation(request_id=request, num_tokens=num_tokens, dimensions=limits.of(who))
+        (theirs,) = await meter._reserve_all([wanted])
         ours = local.reserve(limits.of(who), request, num_tokens)
         assert theirs == ours, number
         outcomes.add(_word(theirs))

@@ -1,5 +1,5 @@
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any, TypeVar, cast
@@ -32,7 +32,10 @@ class ScriptedPool:
         self.may_answer = asyncio.Event()
         self.may_answer.set()
 
-    async def admit(self, trainable: TrainablePrompt) -> Verdict:
+    async def admit_all(self, trainables: Sequence[TrainablePrompt]) -> list[Verdict]:
+        return [await self._admit(each) for each in trainables]
+
+    async def _admit(self, trainable: TrainablePrompt) -> Verdict:
         await self.may_answer.wait()
         self.admitted.append(trainable)
         outcome = self._outcomes.pop(0) if self._outcomes else Verdict.ADMITTED

@@ -4,7 +4,7 @@ from contextlib import aclosing
 
 import pytest
 
-from onlinerlhf.gateway.requests.ordered import in_order
+from onlinerlhf.gateway.requests.ordered import at_hand, in_order
 
 
 async def numbers(num: int) -> AsyncIterator[int]:
@@ -94,3 +94,60 @@ async def test_a_broken_source_is_an_error_after_the_results_before_it() -> None
     assert await anext(results) == 1
     with pytest.raises(ConnectionResetError):
         await anext(results)
+
+
+async def test_what_came_meanwhile_is_taken_together_up_to_the_bound() -> None:
+    has_all_come = asyncio.Event()
+
+    async def source() -> AsyncIterator[int]:
+        yield 0
+        await asyncio.sleep(0.01)
+        for number in range(1, 6):
+            yield number
+        has_all_come.set()
+
+    taken: list[list[int]] = []
+    async with aclosing(at_hand(source(), max_count=3)) as lots:
+        async for lot in lots:
+            taken.append(lot)
+            if len(taken) == 1:
+                # Three are read ahead while this one is in work.
+                await asyncio.sleep(0.05)
+    assert taken == [[0], [1, 2, 3], [4, 5]] and has_all_come.is_set()
+
+
+async def test_an_item_at_hand_does_not_wait_for_the_next() -> None:
+    more = asyncio.Event()
+
+    async def source() -> AsyncIterator[int]:
+        yield 1
+        await more.wait()
+        yield 2
+
+    async with aclosing(at_hand(source(), max_count=8)) as lots:
+        assert await asyncio.wait_for(anext(lots), 1) == [1]
+        more.set()
+        assert await asyncio.wait_for(anext(lots), 1) == [2]
+
+
+async def test_what_the_source_raises_comes_after_what_it_gave() -> None:
+    async def source() -> AsyncIterator[int]:
+        yield 1
+        raise ValueError("broken")
+
+    lots = at_hand(source(), max_count=8)
+    assert await anext(lots) == [1]
+    with pytest.raises(ValueError, match="broken"):
+        await anext(lots)
+
+
+async def test_closing_leaves_no_task_behind() -> None:
+    async def source() -> AsyncIterator[int]:
+        yield 1
+        await asyncio.Event().wait()
+
+    before = asyncio.all_tasks()
+    lots = at_hand(source(), max_count=2)
+    assert await anext(lots) == [1]
+    await lots.aclose()
+    assert asyncio.all_tasks() == before

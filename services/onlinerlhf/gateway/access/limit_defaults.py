@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
+from functools import lru_cache
 
 from onlinerlhf.gateway.access.buckets import Dimension, Metered
 from onlinerlhf.gateway.access.callers import Caller, KeyClass, Limits
@@ -32,10 +33,13 @@ class LimitDefaults:
     def of_key(self, key_class: KeyClass, own: Limits | None) -> Limits:
         """A key's own numbers go over its class's, number by number."""
         default = self.classes[key_class]
-        if own is None:
-            return default
-        numbers = {each.name: getattr(own, each.name) for each in fields(Limits)}
-        return Limits(**{**asdict(default), **{name: number for name, number in numbers.items() if number is not None}})
+        return default if own is None else _over(default, own)
+
+
+@lru_cache(maxsize=1024)
+def _over(default: Limits, own: Limits) -> Limits:
+    numbers = {each.name: getattr(own, each.name) for each in fields(Limits)}
+    return Limits(**{**asdict(default), **{name: number for name, number in numbers.items() if number is not None}})
 
 
 def limit_keys(keys: RunKeys, dimension: Dimension, subject: str) -> tuple[str, str]:

@@ -11,22 +11,23 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Final, NamedTuple, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
 from prometheus_client import Counter
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from onlinerlhf.core.errors import InvalidInput, LimitReached
+from onlinerlhf.core.errors import InvalidInput, LimitReached, OnlineRLHFError
 from onlinerlhf.gateway.access.buckets import Kind, Metered, Refusal
 from onlinerlhf.gateway.access.callers import Caller, KeyClass
 from onlinerlhf.gateway.access.degraded import LocalMeter, RedisAway
 from onlinerlhf.gateway.access.impatience import Impatience
 from onlinerlhf.gateway.access.limit_defaults import LimitDefaults, defaults_key, dump_defaults, limit_keys
 from onlinerlhf.gateway.access.limit_scripts import LimitScripts, limit_arguments, limit_scripts
+from onlinerlhf.runtime.batches import run_all
 from onlinerlhf.runtime.keys import RunKeys
 from onlinerlhf.runtime.redis import Argument, away_reason, command
 
@@ -73,6 +74,14 @@ class Reservation:
     """Granted by this process while Redis was away."""
 
 
+class Wanted(NamedTuple):
+    """A call that is to be let in: `num_tokens` as `Meter.reserve` takes it, `request_id` never used before."""
+
+    caller: Caller
+    num_tokens: int
+    request_id: str
+
+
 class _Settling(NamedTuple):
     dimensions: tuple[Metered, ...]
     request_id: str
@@ -113,24 +122,50 @@ class Meter:
         Raises LimitReached with the time to wait, InvalidInput (`exceeds_quota`) where no waiting would help, and
         RedisAway. Nothing is held then.
         """
-        if num_tokens < 1:
-            raise InvalidInput(f"a call uses at least one token, not {num_tokens}", reason="bad_num_tokens")
-        dimensions = self._defaults.of(caller)
-        for metered in dimensions:
-            _check_fits(metered, num_tokens)
+        dimensions = self._dimensions(caller, num_tokens)
         is_local = False
         try:
-            refusal = await self._reserve(dimensions, request_id, num_tokens)
+            wanted = Reservation(request_id=request_id, num_tokens=num_tokens, dimensions=dimensions)
+            (refusal,) = await self._reserve_all([wanted])
         except RedisAway:
             if not self._may_serve_alone(caller):
                 raise
             refusal, is_local = self._local.reserve(dimensions, request_id, num_tokens), True
         if refusal is not None:
-            REFUSALS.labels(refusal.dimension, refusal.kind).inc()
-            raise _limit_reached(refusal)
+            raise _counted(refusal)
         if is_local:
             LOCAL_GRANTS.inc()
         return Reservation(request_id=request_id, num_tokens=num_tokens, dimensions=dimensions, is_local=is_local)
+
+    async def reserve_all(self, wanted: Sequence[Wanted]) -> list[Reservation | OnlineRLHFError]:
+        """The same for many calls in one trip, each with its own outcome. Raises RedisAway: none is let in alone."""
+        outcomes: dict[int, Reservation | OnlineRLHFError] = {}
+        granted: dict[int, Reservation] = {}
+        for number, (caller, num_tokens, request_id) in enumerate(wanted):
+            try:
+                dimensions = self._dimensions(caller, num_tokens)
+            except InvalidInput as error:
+                outcomes[number] = error
+            else:
+                granted[number] = Reservation(request_id=request_id, num_tokens=num_tokens, dimensions=dimensions)
+        replies = await self._reserve_all(list(granted.values()))
+        for (number, reservation), refusal in zip(granted.items(), replies, strict=True):
+            outcomes[number] = reservation if refusal is None else _counted(refusal)
+        return [outcomes[number] for number in range(len(wanted))]
+
+    async def settle_all(self, settled: Sequence[tuple[Reservation, int]]) -> None:
+        """What many calls used, (reservation, tokens) each, in one trip. As `settle` where Redis is away."""
+        settlings = [
+            _Settling(reservation.dimensions, reservation.request_id, reservation.num_tokens - num_tokens)
+            for reservation, num_tokens in settled
+        ]
+        calls = [(self._names(each.dimensions), _settle_arguments(each)) for each in settlings]
+        try:
+            if self._clock() < self._ask_again_at:
+                raise _away("Redis did not answer a moment ago")
+            await self._ask(lambda: run_all(self._redis, self._scripts.settle, calls))
+        except RedisAway:
+            self._overdue.extend(settlings)
 
     async def settle(self, reservation: Reservation, *, num_tokens: int) -> None:
         """What the call used in the end; only the first settling of a reservation counts.
@@ -165,25 +200,31 @@ class Meter:
     async def _announce(self) -> None:
         await command(self._redis, "SET", defaults_key(self._keys), dump_defaults(self._defaults))
 
-    async def _reserve(self, dimensions: tuple[Metered, ...], request_id: str, num_tokens: int) -> Refusal | None:
+    def _dimensions(self, caller: Caller, num_tokens: int) -> tuple[Metered, ...]:
+        if num_tokens < 1:
+            raise InvalidInput(f"a call uses at least one token, not {num_tokens}", reason="bad_num_tokens")
+        dimensions = self._defaults.of(caller)
+        for metered in dimensions:
+            _check_fits(metered, num_tokens)
+        return dimensions
+
+    async def _reserve_all(self, wanted: Sequence[Reservation]) -> list[Refusal | None]:
         if self._clock() < self._ask_again_at:
             raise _away("Redis did not answer a moment ago")
-        names = self._names(dimensions)
-        arguments: list[Argument] = [request_id, num_tokens, self._lease_micros, *limit_arguments(dimensions)]
+        calls: list[tuple[list[str], list[Argument]]] = [
+            (
+                self._names(each.dimensions),
+                [each.request_id, each.num_tokens, self._lease_micros, *limit_arguments(each.dimensions)],
+            )
+            for each in wanted
+        ]
         try:
-            reply = await self._watched(lambda: self._scripts.reserve.run(self._redis, names, arguments))
+            replies = await self._watched(lambda: run_all(self._redis, self._scripts.reserve, calls))
         except (RedisAway, asyncio.CancelledError):
-            # It may have been done nevertheless.
-            self._overdue.append(_Settling(dimensions, request_id, num_tokens))
+            # They may have been granted nevertheless.
+            self._overdue.extend(_Settling(each.dimensions, each.request_id, each.num_tokens) for each in wanted)
             raise
-        if not reply:
-            return None
-        number, kind, wait_micros = reply
-        return Refusal(
-            dimension=dimensions[int(number) - 1].dimension,
-            kind=Kind(kind.decode("ascii")),
-            wait_micros=int(wait_micros),
-        )
+        return [_refusal(each.dimensions, reply) for each, reply in zip(wanted, replies, strict=True)]
 
     async def _settle_overdue(self) -> None:
         for _ in range(len(self._overdue)):
@@ -192,8 +233,7 @@ class Meter:
             await self._settle(self._overdue.popleft())
 
     async def _settle(self, settling: _Settling) -> None:
-        names = self._names(settling.dimensions)
-        arguments: list[Argument] = [settling.request_id, settling.num_refunded, *limit_arguments(settling.dimensions)]
+        names, arguments = self._names(settling.dimensions), _settle_arguments(settling)
         try:
             if self._clock() < self._ask_again_at:
                 raise _away("Redis did not answer a moment ago")
@@ -242,6 +282,24 @@ class Meter:
 
 def _away(reason: str) -> RedisAway:
     return RedisAway(f"limits cannot be checked now: {reason}", retry_after_seconds=AWAY_RETRY_SECONDS)
+
+
+def _settle_arguments(settling: _Settling) -> list[Argument]:
+    return [settling.request_id, settling.num_refunded, *limit_arguments(settling.dimensions)]
+
+
+def _refusal(dimensions: tuple[Metered, ...], reply: Any) -> Refusal | None:
+    if not reply:
+        return None
+    number, kind, wait_micros = reply
+    return Refusal(
+        dimension=dimensions[int(number) - 1].dimension, kind=Kind(kind.decode("ascii")), wait_micros=int(wait_micros)
+    )
+
+
+def _counted(refusal: Refusal) -> LimitReached:
+    REFUSALS.labels(refusal.dimension, refusal.kind).inc()
+    return _limit_reached(refusal)
 
 
 def _check_fits(metered: Metered, num_tokens: int) -> None:

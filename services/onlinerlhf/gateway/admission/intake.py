@@ -12,6 +12,7 @@ and is told of no more than its own proof, the pool's bound and an absent Redis.
 import asyncio
 import logging
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Final
 
@@ -20,6 +21,7 @@ from redis.exceptions import RedisError
 from onlinerlhf.core.errors import ConsentMissing, OnlineRLHFError, Unavailable
 from onlinerlhf.gateway import metrics
 from onlinerlhf.gateway.access.identity import Digests, HashKey
+from onlinerlhf.gateway.admission.consent import TrainablePrompt
 from onlinerlhf.gateway.admission.offers import Offer, Verdict
 from onlinerlhf.gateway.admission.pool import Pool
 from onlinerlhf.gateway.admission.refusals import PoolFull
@@ -72,6 +74,23 @@ class Intake:
     async def admit(self, offer: Offer, *, give_up_seconds: float) -> Verdict:
         """Wait for the verdict. Raises ConsentMissing, PoolFull and Unavailable; the caller is told no other."""
         verdict = await self._judge(offer, give_up_seconds=give_up_seconds)
+        self._tell(offer, verdict, give_up_seconds)
+        return verdict
+
+    async def admit_all(self, offers: Sequence[Offer], *, give_up_seconds: float) -> list[Verdict | OnlineRLHFError]:
+        """The same for many at once, which costs less: each with what `admit` would return or raise."""
+        verdicts = await self._judge_all(offers, give_up_seconds=give_up_seconds)
+        outcomes: list[Verdict | OnlineRLHFError] = []
+        for offer, verdict in zip(offers, verdicts, strict=True):
+            try:
+                self._tell(offer, verdict, give_up_seconds)
+            except (ConsentMissing, PoolFull, Unavailable) as error:
+                outcomes.append(error)
+            else:
+                outcomes.append(verdict)
+        return outcomes
+
+    def _tell(self, offer: Offer, verdict: Verdict, give_up_seconds: float) -> None:
         if verdict.is_about_consent:
             # Said in the words of the proof, where it is the proof that lacks; only Redis knows of the other two.
             self._screens.prove(offer, now=time.time())
@@ -80,7 +99,6 @@ class Intake:
             raise PoolFull("the pool has no room for prompts now", retry_after_seconds=RETRY_AFTER_SECONDS)
         if verdict is Verdict.UNAVAILABLE:
             raise Unavailable(f"admission was not confirmed within {give_up_seconds:.1f} s")
-        return verdict
 
     def offer(self, offer: Offer) -> "asyncio.Future[Verdict]":
         """The verdict to come, on a prompt that is answered anyway. Never waits, never raises."""
@@ -134,44 +152,59 @@ class Intake:
                     next_one[1].set_result(_counted(Verdict.UNAVAILABLE))
 
     async def _judge(self, offer: Offer, *, give_up_seconds: float) -> Verdict:
-        with _ALL_SECONDS.time():
-            try:
-                async with asyncio.timeout(give_up_seconds):
-                    verdict = await self._verdict(offer, give_up_seconds=give_up_seconds)
-            except (Unavailable, TimeoutError):
-                verdict = Verdict.UNAVAILABLE
-            except ConsentMissing as error:
-                verdict = Verdict(error.reason)
-            except (RedisError, OSError) as error:
-                # A reply that no waiting mends is the platform's trouble, not the user's.
-                log.error("admission failed", extra={"error": type(error).__name__})
-                verdict = Verdict.UNAVAILABLE
-        if verdict is Verdict.ADMITTED:
-            self._on_admitted.set()
-        return _counted(verdict)
+        (verdict,) = await self._judge_all([offer], give_up_seconds=give_up_seconds)
+        return verdict
 
-    async def _verdict(self, offer: Offer, *, give_up_seconds: float) -> Verdict:
-        started = time.monotonic()
+    async def _screened(self, offer: Offer, *, give_up_seconds: float) -> TrainablePrompt | Verdict:
+        """Raises ConsentMissing, and Unavailable where the hash key is not to be had."""
         if self._digests is None:
             self._digests = await self._patience(
                 "the hash key", self._hash_key.digests, give_up_seconds=give_up_seconds
             )
         try:
-            trainable = await self._screens.pass_all(offer, self._digests, now=time.time())
+            return await self._screens.pass_all(offer, self._digests, now=time.time())
         except ConsentMissing:
             raise
         except Exception as error:  # noqa: BLE001 - the edge of the screens: closed for learning, whatever breaks
             # Its message may hold the text.
             log.error("a screen failed", extra={"error": type(error).__name__})
             return Verdict.SCREEN_FAILED
-        if isinstance(trainable, Verdict):
-            return trainable
-        with _ADMIT_SECONDS.time():
-            return await self._patience(
-                "admitting a prompt",
-                lambda: self._pool.admit(trainable),
-                give_up_seconds=max(give_up_seconds - (time.monotonic() - started), 0.0),
-            )
+
+    async def _judge_all(self, offers: Sequence[Offer], *, give_up_seconds: float) -> list[Verdict]:
+        """Screens one after the other, then the pool for all."""
+        started = time.monotonic()
+        verdicts = dict.fromkeys(range(len(offers)), Verdict.UNAVAILABLE)
+        passed: dict[int, TrainablePrompt] = {}
+        try:
+            async with asyncio.timeout(give_up_seconds):
+                for number, offer in enumerate(offers):
+                    try:
+                        screened = await self._screened(offer, give_up_seconds=give_up_seconds)
+                    except ConsentMissing as error:
+                        screened = Verdict(error.reason)
+                    if isinstance(screened, Verdict):
+                        verdicts[number] = screened
+                    else:
+                        passed[number] = screened
+                with _ADMIT_SECONDS.time():
+                    admitted = await self._patience(
+                        "admitting prompts",
+                        lambda: self._pool.admit_all(list(passed.values())),
+                        give_up_seconds=max(give_up_seconds - (time.monotonic() - started), 0.0),
+                    )
+            verdicts.update(zip(passed, admitted, strict=True))
+        except (Unavailable, TimeoutError):
+            # What was not confirmed stays unavailable.
+            log.debug("prompts not admitted in time")
+        except (RedisError, OSError) as error:
+            # A reply that no waiting mends is the platform's trouble, not the user's.
+            log.error("admission failed", extra={"error": type(error).__name__})
+        if Verdict.ADMITTED in verdicts.values():
+            self._on_admitted.set()
+        seconds = time.monotonic() - started
+        for _ in offers:
+            _ALL_SECONDS.observe(seconds)
+        return [_counted(verdicts[number]) for number in range(len(offers))]
 
 
 def _counted(verdict: Verdict) -> Verdict:

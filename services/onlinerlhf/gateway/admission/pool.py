@@ -23,6 +23,7 @@ from onlinerlhf.gateway.admission.fair_share import Tenant, Turn, turns
 from onlinerlhf.gateway.admission.lua import ADMIT, FEED_AGAIN, FEED_NEW, LOOK, PEEK
 from onlinerlhf.gateway.admission.offers import Verdict
 from onlinerlhf.runtime import wire
+from onlinerlhf.runtime.batches import run_all
 from onlinerlhf.runtime.keys import RunKeys
 from onlinerlhf.runtime.redis import Argument, command
 
@@ -98,6 +99,15 @@ class Pool:
                 return Verdict(word.decode("ascii"))
             displaceable = [prompt_id.decode("ascii") for prompt_id in others]
         raise Unavailable(f"admitting a prompt: other prompts of its owner were faster {_MAX_ADMIT_TRIES} times")
+
+    async def admit_all(self, trainables: Sequence[TrainablePrompt]) -> list[Verdict]:
+        """The same for many prompts, in one trip but for those that displace another. One atomic step each."""
+        calls = [(self._admit_keys(each), self._admit_arguments(each)) for each in trainables]
+        replies = await run_all(self._redis, ADMIT, calls)
+        return [
+            await self.admit(trainable) if reply[0] == b"again" else Verdict(reply[0].decode("ascii"))
+            for trainable, reply in zip(trainables, replies, strict=True)
+        ]
 
     async def feed(self) -> Fed:
         """Move what there is and what there is room for, at most a few dozen samples. Cheap where there is nothing."""

@@ -11,8 +11,9 @@ from onlinerlhf.gateway.pii.contact import Span
 from onlinerlhf.gateway.pii.cues import has_before, words
 from onlinerlhf.gateway.pii.findings import Kind
 from onlinerlhf.gateway.pii.offsets import View
+from onlinerlhf.gateway.pii.prefilter import any_of
 from onlinerlhf.gateway.pii.secrets import entropy, is_template
-from onlinerlhf.gateway.pii.windows import has_any
+from onlinerlhf.gateway.pii.windows import Windows, longest
 
 _NAMES_OF_PASSWORDS = (
     r"(?:pass(?:word|wd|phrase|wort|code)?|pwd|psw|kennwort|contrase[nñ]a|mot de passe|mdp|senha|clave|"
@@ -42,9 +43,14 @@ _AWS_CUE = words("aws", "secret", "amazon")
 _FLAG = re.compile(r"--?(?:password|passwd|token|api-key|secret)[ =]()([^\s\"'<>]{6,256})", re.IGNORECASE)
 
 _PASSWORD_WORDS = (
-    "pass", "pwd", "psw", "kennwort", "contrase", "mdp", "senha", "clave", "密码", "口令", "パスワード", "pw",
+    "pwd", "psw", "kennwort", "contrase", "mdp", "senha", "clave", "密码", "口令", "パスワード", "pw",
 )  # fmt: skip
 _KEY_WORDS = ("key", "secret", "token", "credential", "密钥", "令牌")
+_AWS_LENGTH = 40
+WORDS = (*_PASSWORD_WORDS, *_KEY_WORDS, "authorization", "bearer ")
+PATTERN = r"pass(?:word|wd|phrase|wort|code|e)?[\"'`*]{0,3}[ ]{0,3}(?:[:=是为は]|->|(?<=[ ])(?:[iı]s|was|are|es|é))"
+"""A passage is no pass. Of lower-case text, in which a dotless i is left and counts as an i."""
+_NAMES_PASSWORD, _NAMES_KEY = any_of(_PASSWORD_WORDS, PATTERN), any_of(_KEY_WORDS)
 _CODE = re.compile(
     r"[(){}\[\]]|^[A-Za-z_][A-Za-z_.]*$|::|->|^(?:https?|file)://|^[A-Za-z_]+\.[A-Za-z_.]+|^(?:\.\.?)?/"
     r"|\\$|^[0-9.,]{1,6}$|^[\^~<>=v]{1,3}[0-9]+(?:\.[0-9x*]+){1,3}|%[-0-9.]{0,4}[ds]|^:"
@@ -53,18 +59,28 @@ _NEXT_PAIR = re.compile(r"[&;][A-Za-z_]{1,30}=")
 _TRAILING = ".,;:)]}。，；"
 
 
+def has_flag(text: str) -> bool:
+    """Whether options of a command may be there."""
+    return "-" in text and ("-u" in text or "--" in text)
+
+
+def may_be_aws(windows: Windows) -> bool:
+    """Whether a word is long enough for what hangs on no name."""
+    return longest(windows) >= _AWS_LENGTH
+
+
 def assignments(view: View) -> Iterator[Span]:
     """Values after a telling name."""
     lower, text = view.lower, view.text
-    if has_any(lower, _PASSWORD_WORDS):
+    if _NAMES_PASSWORD.search(lower) is not None:
         yield from (_span(match) for match in _PASSWORD.finditer(text) if _is_password(match))
-    if has_any(lower, _KEY_WORDS):
+    if _NAMES_KEY.search(lower) is not None:
         yield from (_span(match) for match in _KEY.finditer(text) if _is_key(_value(match)))
     if "aws" in lower or "secret" in lower:
         yield from (_span(match) for match in _AWS_SECRET.finditer(text) if _is_aws_secret(view, match))
     if "authorization" in lower or "bearer " in lower:
         yield from (_span(match) for match in _BEARER.finditer(text) if _is_authorization(view, match))
-    if "-u" in text or "--" in text:
+    if has_flag(text):
         for pattern in (_CURL_USER, _FLAG):
             yield from (_span(match) for match in pattern.finditer(text) if _is_mixed(_value(match)))
 

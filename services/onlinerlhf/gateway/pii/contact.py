@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from onlinerlhf.gateway.pii.findings import Kind
 from onlinerlhf.gateway.pii.offsets import View
-from onlinerlhf.gateway.pii.windows import has_any
+from onlinerlhf.gateway.pii.prefilter import any_of
 
 Span = tuple[Kind, int, int]
 """Offsets in the view."""
@@ -59,6 +59,10 @@ _DOT_MARKS = (
     *(" dot ", "(dot", "[dot", "{dot", "( dot", "[ dot", "_dot_", "-dot-", "[.", "(."),
     *(" punto ", " punkt ", " point ", " ponto ", "(punkt", "[punkt"),
 )
+_HAS_AT, _HAS_DOT = any_of(_AT_MARKS), any_of(_DOT_MARKS)
+SPELT_WORDS = (" dot ", " punto ", " point ", " punkt ", " ponto ", "_dot_", "-dot-", "_dot-", "-dot_")
+"""An address that is spelt out has one of these, or `has_spelt_sign`."""
+_SIGN = re.compile(rf"{_OPEN}[ ]?(?:{_AT_WORD}|@|{_DOT_WORD}|\.)[ ]?{_CLOSE}")
 _SPELT = (
     # name (at) example.com, name [at] example (dot) com
     re.compile(rf"{_START}{_PARTS}{_AT_SPELT}{_PARTS}(?:\.|{_DOT_SPELT})[a-z]{{2,24}}{_END}"),
@@ -74,21 +78,25 @@ _SPELT = (
 )
 
 
-def emails(view: View) -> Iterator[Span]:
+def has_spelt_sign(lower: str) -> bool:
+    """Whether an address may be spelt out with brackets or a lonely at sign. Single characters cost next to nothing."""
+    if "@" in lower and " @" in lower:
+        return True
+    has_bracket = "(" in lower or "[" in lower or "<" in lower or "{" in lower
+    return has_bracket and _SIGN.search(lower) is not None
+
+
+def plain_emails(view: View) -> Iterator[Span]:
     """Every address that a reader could write to; example.com counts as well."""
-    if (
-        "@" in view.text
-        or "%40" in view.text
-        or "&#64;" in view.text
-        or "&commat;" in view.text
-        or "\\u0040" in view.text
-    ):
-        yield from _plain(view)
-    yield from _spelt(view)
-
-
-def _plain(view: View) -> Iterator[Span]:
     text = view.text
+    # Single characters cost next to nothing.
+    if not (
+        "@" in text
+        or ("%" in text and "%40" in text)
+        or ("&" in text and ("&#64;" in text or "&commat;" in text))
+        or ("\\" in text and "\\u0040" in text)
+    ):
+        return
     for match in _DOMAIN_AFTER_AT.finditer(text):
         before = text[max(0, match.start() - 64) : match.start()][::-1]
         local = _LOCAL_BACKWARDS.match(before) or _QUOTED_BACKWARDS.match(before)
@@ -115,10 +123,12 @@ def _is_something_else(text: str, name: str, match: re.Match[str]) -> bool:
     return text.startswith((":/", ":~"), match.end()) or _LOGIN.search(text, max(0, start - 64), start) is not None
 
 
-def _spelt(view: View) -> Iterator[Span]:
+def spelt_emails(view: View) -> Iterator[Span]:
+    """Addresses in words, where `SPELT_WORDS` or a sign is in the text."""
     lower = view.lower
     # Whatever spells an address out has one of these.
-    if not has_any(lower, _AT_MARKS) and not (has_any(lower, _DOT_MARKS) and has_any(lower, ("@", "at", "ät"))):
+    has_at = _HAS_AT.search(lower) is not None
+    if not has_at and not (_HAS_DOT.search(lower) is not None and ("@" in lower or "at" in lower or "ät" in lower)):
         return
     for pattern in _SPELT:
         for match in pattern.finditer(lower):

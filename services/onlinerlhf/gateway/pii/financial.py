@@ -117,6 +117,13 @@ _IBAN_LENGTHS = {
 _IBAN_START = re.compile(r"[0-9]{2}(?:(?<=[A-Za-z]{2}[0-9]{2})|(?<=[A-Za-z]{2} [0-9]{2}))(?=[ .\-]?[A-Za-z0-9])")
 
 
+def may_start_iban(text: str, start: int) -> bool:
+    """Whether a country stands before the digits at `start`, and enough letters and digits follow."""
+    end = start - 1 if text[start - 1 : start] == " " else start
+    length = _IBAN_LENGTHS.get(text[max(0, end - 2) : end].upper())
+    return length is not None and _end_of(text, end - 2, length) is not None
+
+
 def ibans(view: View) -> Iterator[Span]:
     """Compact, grouped, in either case."""
     text = view.text

@@ -22,13 +22,16 @@ from onlinerlhf.gateway.pii.contact import Span
 from onlinerlhf.gateway.pii.cues import OTHER_NUMBER, Budget, Cue, has_before, is_in_row, words
 from onlinerlhf.gateway.pii.findings import Kind
 from onlinerlhf.gateway.pii.offsets import View
-from onlinerlhf.gateway.pii.windows import Windows, has_any, matches
+from onlinerlhf.gateway.pii.windows import Windows, has_any, matches, with_digits
 from onlinerlhf.gateway.pii.windows import not_after as behind
 
 MAX_CHECKS = 200
 
 _LEFT = ("[0-9A-Za-z_]", r"[0-9][.\-/]")
 _RIGHT = r"(?![0-9A-Za-z_])(?![.\-/][0-9])"
+_SHORT = (Kind.UK_NI_NUMBER, Kind.ES_DNI)
+"""These, and Italy's, have letters and fewer digits than `_MIN_DIGITS`."""
+_MIN_DIGITS = 9
 _STRONG_DIGITS = 15
 """A run of so many has checks that are no chance, even in a list of numbers."""
 
@@ -215,17 +218,20 @@ NUMBERS = (
 """Korea's is the last: a birth date, a hyphen, seven digits; its checksum is no longer given out."""
 
 
-def national_ids(view: View, windows: Windows) -> Iterator[Span]:
+def national_ids(view: View, windows: Windows, *, may_have_pan: bool = True) -> Iterator[Span]:
     """Every number of the table whose check holds."""
     budget = Budget(MAX_CHECKS)
-    for match in _PAN.finditer(view.text):
-        if not budget.spend() or pan.is_valid(match.group()[-10:]):
-            yield Kind.NATIONAL_ID, match.end() - 10, match.end()
+    if may_have_pan:
+        for match in _PAN.finditer(view.text):
+            if not budget.spend() or pan.is_valid(match.group()[-10:]):
+                yield Kind.NATIONAL_ID, match.end() - 10, match.end()
     if not windows:
         return
+    wide = with_digits(view, windows, _MIN_DIGITS)
     for number in NUMBERS:
-        if number.cue is None or has_any(view.lower, number.cue.marks):
-            for match in matches(number.pattern, view.text, windows):
+        ground = windows if number.kind in _SHORT or number.is_valid is codicefiscale.is_valid else wide
+        if ground and (number.cue is None or has_any(view.lower, number.cue.marks)):
+            for match in matches(number.pattern, view.text, ground):
                 if _is_the_number(view, number, match, budget):
                     yield number.kind, match.start(), match.end()
 

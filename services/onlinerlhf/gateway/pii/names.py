@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from onlinerlhf.gateway.pii.contact import Span
 from onlinerlhf.gateway.pii.findings import Kind
 from onlinerlhf.gateway.pii.offsets import View
+from onlinerlhf.gateway.pii.prefilter import any_of
 
 _PART = r"[A-Z\u00c0-\u00de\u0410-\u042f][A-Za-z\u00c0-\u024f\u0300-\u036f\u0400-\u04ff'’\-]{1,25}"
 _NAME = rf"({_PART}(?: (?:[A-Z]\.|van|von|de|da|dos|del|la|bin|al)(?= ))?(?: {_PART}){{0,2}})"
@@ -47,10 +48,16 @@ _CUES = (
     ("cordialement", re.compile(rf"(?i:cordialement),?\s{{1,3}}{_NAME}\s{{0,3}}(?:\n|$)")),
     ("atentamente", re.compile(rf"(?i:atentamente),?\s{{1,3}}{_NAME}\s{{0,3}}(?:\n|$)")),
 )
+# A teacher is no cher.
+WORDS = tuple(cue for cue, _ in _CUES if cue != "cher")
+PATTERN = rf"ch(?:er|ère) {_TITLE.lower()} "
+_HAS_ANY = any_of(WORDS, PATTERN)
 
 
 def names(view: View) -> Iterator[Span]:
     """Names that are introduced as such."""
+    if _HAS_ANY.search(view.lower) is None:
+        return
     for cue, pattern in _CUES:
         if cue in view.lower:
             for match in pattern.finditer(view.text):

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from onlinerlhf.gateway.pii.contact import Span
 from onlinerlhf.gateway.pii.findings import Kind
 from onlinerlhf.gateway.pii.offsets import View
-from onlinerlhf.gateway.pii.windows import has_any
+from onlinerlhf.gateway.pii.prefilter import any_of
 
 _MONTH = (
     r"(?:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec|mär|mai|okt|dez|ene|abr|ago|dic|fév|avr|juin|juil|août|déc|"
@@ -33,11 +33,11 @@ _PASSPORT = re.compile(
     r"[^0-9\n]{0,30}?(?<![A-Za-z0-9])((?:[A-Za-z]{1,3}[ ]?)?[0-9]{6,9}|[A-Z0-9]{8,9})(?![A-Za-z0-9])",
     re.IGNORECASE,
 )
-_BIRTH_WORDS = (
+BIRTH_WORDS = (
     "birth", "dob", "d.o.b", "born", "gebo", "geb.", "geburt", "naissance", "née", "né le", "nac", "nasc", "出生",
     "生日", "生年", "誕生", "ich bin am", "ich wurde am",
 )  # fmt: skip
-_PASSPORT_WORDS = (
+PASSPORT_WORDS = (
     "passport",
     "passeport",
     "pasaporte",
@@ -48,18 +48,19 @@ _PASSPORT_WORDS = (
     "旅券",
     "パスポート",
 )
+_SPEAKS_OF_BIRTH, _SPEAKS_OF_PASSPORTS = any_of(BIRTH_WORDS), any_of(PASSPORT_WORDS)
 
 
 def birth_dates(view: View) -> Iterator[Span]:
     """Dates that somebody calls a birth date; a birthday of a third person in prose is none."""
-    if has_any(view.lower, _BIRTH_WORDS):
+    if _SPEAKS_OF_BIRTH.search(view.lower) is not None:
         for match in _BIRTH.finditer(view.lower):
             yield Kind.BIRTH_DATE, match.start(1), match.end(1)
 
 
 def passports(view: View) -> Iterator[Span]:
     """Numbers right after the word passport, in nine languages' words for it."""
-    if has_any(view.lower, _PASSPORT_WORDS):
+    if _SPEAKS_OF_PASSPORTS.search(view.lower) is not None:
         for match in _PASSPORT.finditer(view.text):
             if sum(character.isdigit() for character in match.group(1)) >= 5:
                 yield Kind.PASSPORT, match.start(1), match.end(1)

@@ -29,7 +29,7 @@ from onlinerlhf.gateway.pii.phone_cues import (
     is_postal_code,
     is_term,
 )
-from onlinerlhf.gateway.pii.windows import Windows, matches, not_after
+from onlinerlhf.gateway.pii.windows import Windows, matches, not_after, with_digits
 
 MAX_CHECKS = 100
 """Of `phonenumbers` and of words, a text."""
@@ -59,13 +59,17 @@ class Shape:
     """A bare run of digits is a number of anything, so a word must say that it is a telephone."""
     is_certain: bool = False
     """The grouping alone says enough: made-up numbers of no real exchange count too."""
+    is_short: bool = False
+    """It may have fewer than `MIN_DIGITS`."""
 
 
-def _shape(body: str, *regions: str, needs_cue: bool = False, is_certain: bool = False) -> Shape:
+def _shape(
+    body: str, *regions: str, needs_cue: bool = False, is_certain: bool = False, is_short: bool = False
+) -> Shape:
     # Groups parted by spaces must be the first of their row.
     lefts = (*_LEFT, "[0-9] ") if body.startswith(_NOT_AFTER) else _LEFT
     pattern = re.compile(not_after(*lefts, body=body.removeprefix(_NOT_AFTER)) + _RIGHT)
-    return Shape(pattern=pattern, regions=regions, needs_cue=needs_cue, is_certain=is_certain)
+    return Shape(pattern=pattern, regions=regions, needs_cue=needs_cue, is_certain=is_certain, is_short=is_short)
 
 
 _INTERNATIONAL = re.compile(
@@ -82,7 +86,7 @@ NATIONAL = (
     _shape(r"(?:1 )?" + _NOT_AFTER + r"[2-9][0-9]{2} [2-9][0-9]{2}[ \-][0-9]{4}" + _ALONE, "US"),
     _shape(r"(?:1[ .\-]?)?[2-9][0-9]{2}/[2-9][0-9]{2}[\-/.][0-9]{4}", "US"),
     _shape(r"(?:1[ .\-]?)?[1-9][0-9]{2}[ .\-]?[0-9]{3}[ .\-]?[0-9]{4}", needs_cue=True),
-    _shape(r"[2-9][0-9]{2}[\-. ][0-9]{4}", needs_cue=True),
+    _shape(r"[2-9][0-9]{2}[\-. ][0-9]{4}", needs_cue=True, is_short=True),
     # 01 23 45 67 89
     _shape(_NOT_AFTER + r"0[67](?:([ .\-/])[0-9]{2})(?:\1[0-9]{2}){3}" + _NO_BYTES, is_certain=True),
     _shape(_NOT_AFTER + r"0[1-9](?:([ .\-/])[0-9]{2})(?:\1[0-9]{2}){3}" + _NO_BYTES, "FR"),
@@ -100,12 +104,13 @@ NATIONAL = (
     _shape(
         _NOT_AFTER + r"\(?0[ ]?[1-9][0-9]{1,4}\)?[ ./\-]{1,3}[0-9]{2,8}(?:[ .\-/][0-9]{1,8}){0,4}" + _ALONE,
         *("GB", "DE", "CN", "IN", "JP", "BR", "IT"),
+        is_short=True,
     ),
-    _shape(r"\(0[1-9][0-9]{1,4}\)[0-9]{4,8}", "GB", "DE", "CN", "IN", "JP"),
+    _shape(r"\(0[1-9][0-9]{1,4}\)[0-9]{4,8}", "GB", "DE", "CN", "IN", "JP", is_short=True),
     _shape(r"0(?:1[5-7][0-9]{9}|[1-9][0-9]{9})", "DE_MOBILE", "GB", "JP", "IN"),
     # 03-1234-5678
     _shape(r"\(?0[1-9]\)?[ \-]?[0-9]{4}-[0-9]{4}", "JP", "BR"),
-    _shape(r"0[1-9][0-9]{0,3}\([0-9]{2,4}\)[0-9]{4}", "JP"),
+    _shape(r"0[1-9][0-9]{0,3}\([0-9]{2,4}\)[0-9]{4}", "JP", is_short=True),
     # 138 1234 5678
     _shape(r"(?:86[ \-]?)?1[3-9][0-9]([ \-]?)[0-9]{4}\1[0-9]{4}", "CN"),
     _shape(r"400[ \-][0-9]{3}[ \-][0-9]{4}", "CN"),
@@ -120,7 +125,7 @@ NATIONAL = (
     _shape(_NOT_AFTER + r"(?:55 )?[1-9]{2}[ .\-]9?[0-9]{4}[.\-][0-9]{4}", "BR"),
     _shape(_NOT_AFTER + r"[1-9]{2} 9[ ]?[0-9]{4} [0-9]{4}" + _ALONE, "BR"),
     # Anything long enough after "call me at".
-    _shape(r"[0-9(](?:[ ./()\-]{0,2}[0-9]){6,13}", needs_cue=True),
+    _shape(r"[0-9(](?:[ ./()\-]{0,2}[0-9]){6,13}", needs_cue=True, is_short=True),
 )
 
 
@@ -132,8 +137,9 @@ def phones(view: View, windows: Windows) -> Iterator[Span]:
             continue
         if _is_international(match.group(), budget):
             yield Kind.PHONE, match.start(), match.end()
+    wide = with_digits(view, windows, MIN_DIGITS)
     for shape in NATIONAL:
-        for match in matches(shape.pattern, view.text, windows):
+        for match in matches(shape.pattern, view.text, windows if shape.is_short else wide):
             if _is_national(view, shape, match, budget):
                 is_open = match.group()[0] == "(" and ")" not in match.group()
                 yield Kind.PHONE, match.start() + is_open, match.end()

@@ -14,7 +14,8 @@ from onlinerlhf.gateway.pii.contact import Span
 from onlinerlhf.gateway.pii.findings import Kind
 from onlinerlhf.gateway.pii.key_formats import KEY_FORMATS
 from onlinerlhf.gateway.pii.offsets import View
-from onlinerlhf.gateway.pii.windows import Windows, matches
+from onlinerlhf.gateway.pii.prefilter import any_of
+from onlinerlhf.gateway.pii.windows import Windows, longest, matches
 
 _OURS = re.compile(r"(?<![A-Za-z0-9])(orlhf_(?:pg|pr)_[0-9A-Za-z]{12}[0-9A-Za-z]{32})([0-9A-Za-z]{6})(?![A-Za-z0-9])")
 _JWT = re.compile(r"(?<![A-Za-z0-9_-])eyJ[A-Za-z0-9_-]{8,4000}\.[A-Za-z0-9_-]{8,8000}(?:\.[A-Za-z0-9_-]{0,4000}){0,3}")
@@ -29,6 +30,9 @@ _URL = re.compile(
 _USERINFO_TOKEN = re.compile(r"(?<![A-Za-z0-9])https?://([A-Za-z0-9_\-]{20,128})@[A-Za-z0-9.\-]{3,253}")
 _TEMPLATE = re.compile(r"[$%]?\{|\$\(|\*{3}|\.{3}|^\$[A-Za-z_]|^%[a-z]$|^<|^x{3,}$|^\[|^![a-z]+$", re.IGNORECASE)
 
+# Two marks are of one common character; what has them is long.
+_MARKS = any_of([form.mark for form in KEY_FORMATS if len(form.mark) > 1] + ["eyJ"])
+_LONG = 40
 
 # What documentation writes where a login belongs.
 _EXAMPLE_LOGIN = re.compile(
@@ -57,6 +61,8 @@ def keys(view: View, windows: Windows) -> Iterator[Span]:
             yield Kind.API_KEY, match.start(), match.end()
     # A mark is looked for in the long words only: there are many marks.
     words = " ".join(text[start:end] for start, end in windows)
+    if _MARKS.search(words) is None and longest(windows) < _LONG:
+        return
     for form in KEY_FORMATS:
         if form.mark in words:
             for match in matches(form.pattern, text, windows):

@@ -13,7 +13,7 @@ from onlinerlhf.gateway.pii.cues import Budget, has_before, last_before, words
 from onlinerlhf.gateway.pii.findings import Kind
 from onlinerlhf.gateway.pii.keccak import keccak_256
 from onlinerlhf.gateway.pii.offsets import View
-from onlinerlhf.gateway.pii.windows import Windows, matches
+from onlinerlhf.gateway.pii.windows import Windows, longest, matches
 
 MAX_CHECKS = 16
 """Keccak without a C library takes a good part of a millisecond."""
@@ -36,6 +36,8 @@ _LONG_BASE58 = re.compile(
 _MONERO = re.compile(r"(?<![A-Za-z0-9])[48][0-9AB][1-9A-HJ-NP-Za-km-z]{93}(?:[1-9A-HJ-NP-Za-km-z]{11})?(?![A-Za-z0-9])")
 _CASH = re.compile(r"(?<![A-Za-z0-9])bitcoincash:[qp][02-9ac-hj-np-z]{41}(?![A-Za-z0-9])")
 _SOLANA = re.compile(r"(?<![A-Za-z0-9])[1-9A-HJ-NP-Za-km-z]{32,44}(?![A-Za-z0-9])")
+_LONG = 26
+"""Characters of all but Bech32."""
 _CUE = words("wallet", r"eth(?![a-z])", "ethereum", "address", "0x", "metamask", r"send", "钱包", "地址")
 # A hash of another kind has as many digits.
 _HASH = words("hash", "commit", "sha-?1", "digest", "ripemd", "revision", "checksum")
@@ -44,17 +46,23 @@ _SOLANA_CUE = words("solana", r"sol(?![a-z])", "phantom")
 
 def wallets(view: View, windows: Windows) -> Iterator[Span]:
     """Addresses whose checksum holds, and where a currency has none, those that a word before explains."""
+    # Bech32 may be written in capitals too.
+    spans = [match.span() for match in matches(_BECH, view.lower, windows) if _bech32_check(match.group())]
+    if longest(windows) >= _LONG:
+        spans = [*_long_wallets(view, windows), *spans]
+    for start, end in spans:
+        yield Kind.CRYPTO_WALLET, start, end
+
+
+def _long_wallets(view: View, windows: Windows) -> Iterator[tuple[int, int]]:
     text, budget = view.text, Budget(MAX_CHECKS)
     spans = [match.span() for match in matches(_BASE58, text, windows) if _base58_check(match.group())]
     spans += [match.span() for match in matches(_LONG_BASE58, text, windows) if _long_base58_check(match.group())]
-    # Bech32 may be written in capitals too.
-    spans += [match.span() for match in matches(_BECH, view.lower, windows) if _bech32_check(match.group())]
     spans += [match.span() for match in matches(_ETHEREUM, text, windows) if _is_ethereum(view, match, budget)]
     spans += [match.span() for match in matches(_CASH, view.lower, windows)]
     spans += [match.span() for match in matches(_MONERO, text, windows)]
     spans += [match.span() for match in matches(_SOLANA, text, windows) if has_before(view, match.start(), _SOLANA_CUE)]
-    for start, end in spans:
-        yield Kind.CRYPTO_WALLET, start, end
+    yield from spans
 
 
 def _base58_check(written: str) -> bool:

@@ -12,10 +12,15 @@ from onlinerlhf.gateway.pii.offsets import View
 Windows = Sequence[tuple[int, int]]
 """Start and end of stretches, in order and apart."""
 
-# Six digits or more, with at most three other characters of a number between any two.
-_NUMBER = re.compile(r"[0-9](?:[ .\-/()_A-Za-z]{0,3}[0-9]){5,}")
+_DIGIT = re.compile("[0-9]")
+MIN_DIGITS = 6
+"""Of a long number."""
+# At most three other characters of a number between any two digits.
+_NUMBER = re.compile(rf"[0-9](?:[ .\-/()_A-Za-z]{{0,3}}[0-9]){{{MIN_DIGITS - 1},}}")
 # No key, token or wallet has fewer characters.
 _WORD = re.compile(r"[!-~]{20,}")
+# What such a stretch lies in; far cheaper to search for.
+_NO_SPACES = re.compile(r" [^ ]{20,}")
 _MANY = 48
 """So many windows are as dear as the whole text."""
 
@@ -27,7 +32,23 @@ def numbers(view: View) -> Windows:
 
 def long_words(view: View) -> Windows:
     """Stretches of ASCII without a space."""
-    return _around(_WORD, view.text, before=0, after=0)
+    text = view.text
+    chunks = [match.span() for match in _NO_SPACES.finditer(text)]
+    if " " not in text[:20]:
+        first = text.find(" ")
+        chunks.insert(0, (0, len(text) if first < 0 else first))
+    windows = [match.span() for start, end in chunks for match in _WORD.finditer(text, start, end)]
+    return windows if len(windows) <= _MANY else [(0, len(text))]
+
+
+def longest(windows: Windows) -> int:
+    """How many characters the longest has; 0 without any."""
+    return max((end - start for start, end in windows), default=0)
+
+
+def with_digits(view: View, windows: Windows, at_least: int) -> Windows:
+    """Those with so many digits."""
+    return [(start, end) for start, end in windows if len(_DIGIT.findall(view.text, start, end)) >= at_least]
 
 
 def matches(pattern: re.Pattern[str], text: str, windows: Windows) -> Iterator[re.Match[str]]:

@@ -12,13 +12,13 @@ from typing import Final
 from onlinerlhf.core.errors import ConfigError, InvalidInput, OnlineRLHFError, Unavailable
 from onlinerlhf.gateway.access.authentication import Authenticator
 from onlinerlhf.gateway.access.callers import ApiKey, Caller, KeyClass, Scope
-from onlinerlhf.gateway.access.identity import HashKey
+from onlinerlhf.gateway.access.identity import Digests, HashKey
 from onlinerlhf.gateway.access.impatience import Impatience
-from onlinerlhf.gateway.access.limits import Meter, Reservation
+from onlinerlhf.gateway.access.limits import Meter, Reservation, Wanted
 from onlinerlhf.gateway.requests import form
 from onlinerlhf.gateway.requests.decisions import Decision
 from onlinerlhf.gateway.requests.questions import Given, Question
-from onlinerlhf.gateway.requests.receipts import Claim, ReceiptKind, Receipts, new_sample_ids
+from onlinerlhf.gateway.requests.receipts import Claim, ReceiptKind, Receipts, WantedReceipt, new_sample_ids
 from onlinerlhf.models.tokenizer import PromptTokenizer
 from onlinerlhf.runtime.redis import Patience
 
@@ -53,6 +53,42 @@ class Opened:
         """The receipt."""
         return Given(
             sample_id=self.claim.sample_ids[0], replayed=self.claim.replayed, num_prompt_tokens=len(self.token_ids)
+        )
+
+
+@dataclass(slots=True, kw_only=True)
+class _Opening:
+    """A submission on its way through the checks."""
+
+    question: Question
+    decision: Decision
+    error: OnlineRLHFError | None = None
+    turns: tuple[tuple[str, str], ...] = ()
+    token_ids: tuple[int, ...] = ()
+    caller: Caller | None = None
+    claim: Claim | None = None
+    reservation: Reservation | None = None
+
+    @property
+    def known_caller(self) -> Caller:
+        """After its key was found good."""
+        if self.caller is None:
+            raise AssertionError("a receipt before the key")
+        return self.caller
+
+    def opened(self) -> Opened:
+        """After the last check."""
+        if self.claim is None or self.reservation is None:
+            raise AssertionError("opened before its receipt")
+        self.decision.opened(self.known_caller, self.claim.sample_ids, num_prompt_tokens=len(self.token_ids))
+        return Opened(
+            caller=self.known_caller,
+            question=self.question,
+            turns=self.turns,
+            token_ids=self.token_ids,
+            claim=self.claim,
+            reservation=self.reservation,
+            decision=self.decision,
         )
 
 
@@ -106,20 +142,107 @@ class Opener:
             decision=decision,
         )
 
+    async def open_prompts(
+        self, credential: str | None, questions: Sequence[Question]
+    ) -> list[Opened | OnlineRLHFError]:
+        """Open many submissions, which costs less a piece: each with what `open` would return or raise."""
+        outcomes = [self._checked(question) for question in questions]
+        try:
+            key = await self._authenticator.authenticate(credential, scope=Scope.GENERATE)
+            digests = await self._digests()
+            await self._encode_all(outcomes)
+            for each in outcomes:
+                if each.error is None:
+                    each.decision.key(key)
+                    each.caller = _caller(digests, key, each.question.user_id)
+            await self._claim_all([each for each in outcomes if each.error is None])
+        except OnlineRLHFError as error:
+            for each in outcomes:
+                each.error = each.error or error
+        return [self._closed(each) for each in outcomes]
+
+    def _checked(self, question: Question) -> "_Opening":
+        opening = _Opening(question=question, decision=Decision(kind=ReceiptKind.PROMPT))
+        try:
+            opening.turns = form.check(question, self._limits.form)
+        except OnlineRLHFError as error:
+            opening.error = error
+        return opening
+
+    async def _encode_all(self, openings: Sequence["_Opening"]) -> None:
+        """In one thread, which others may use the interpreter beside."""
+        plain = [each for each in openings if each.error is None and is_plain(each.turns)]
+        texts = [each.turns[0][1] for each in plain]
+        if texts:
+            encode = partial(self._tokenizer.encode_prompts, texts)
+            # Of several, even short ones are worth a hop: the tokenizer leaves the interpreter to others.
+            is_short = len(plain) == 1 and plain[0].question.num_bytes <= INLINE_BYTES
+            for each, token_ids in zip(plain, encode() if is_short else await asyncio.to_thread(encode), strict=True):
+                each.token_ids = tuple(token_ids)
+        for each in openings:
+            if each.error is not None:
+                continue
+            try:
+                each.token_ids = each.token_ids or await self._encode(each.question, each.turns, 0)
+                self._check_room(each.token_ids, self._limits.max_context_tokens)
+            except OnlineRLHFError as error:
+                each.error = error
+
+    async def _claim_all(self, openings: Sequence["_Opening"]) -> None:
+        """All accounts and receipts in one trip."""
+        if not openings:
+            return
+        receipts, wanted = [], []
+        for each in openings:
+            fresh = new_sample_ids(1)
+            caller, question = each.known_caller, each.question
+            receipts.append(WantedReceipt(caller, question.idempotency_key, question.body, ReceiptKind.PROMPT, fresh))
+            wanted.append(Wanted(caller, len(each.token_ids), fresh[0]))
+        claim = partial(self._receipts.claim_all, receipts)
+        asking = self._patience("receipts", lambda: self._impatience(claim), give_up_seconds=LOOK_UP_SECONDS)
+        claiming = asyncio.create_task(asking, name="claim")
+        try:
+            reserved = await self._meter.reserve_all(wanted)
+        finally:
+            (claimed,) = await asyncio.gather(claiming, return_exceptions=True)
+        claims = [claimed] * len(openings) if isinstance(claimed, BaseException) else claimed
+        unused: list[tuple[Reservation, int]] = []
+        for each, reservation, claim_outcome in zip(openings, reserved, claims, strict=True):
+            if isinstance(reservation, OnlineRLHFError):
+                each.error = reservation
+            elif isinstance(claim_outcome, Claim):
+                each.reservation, each.claim = reservation, claim_outcome
+            elif isinstance(claim_outcome, OnlineRLHFError):
+                each.error = claim_outcome
+                unused.append((reservation, 0))
+        if unused:
+            await self._meter.settle_all(unused)
+        if isinstance(claimed, BaseException) and not isinstance(claimed, OnlineRLHFError):
+            raise claimed
+
+    def _closed(self, opening: "_Opening") -> Opened | OnlineRLHFError:
+        if opening.error is not None:
+            opening.decision.refused(opening.error)
+            return opening.error
+        return opening.opened()
+
+    async def _digests(self) -> Digests:
+        return await self._patience("the hash key", self._hash_key.digests, give_up_seconds=LOOK_UP_SECONDS)
+
     async def _caller(self, key: ApiKey, user_id: str) -> Caller:
-        digests = await self._patience("the hash key", self._hash_key.digests, give_up_seconds=LOOK_UP_SECONDS)
-        owner = digests.owner(key.organisation, user_id)
-        return Caller(key=key, owner=owner, tenant=digests.tenant(key.organisation, owner))
+        return _caller(await self._digests(), key, user_id)
+
+    def _check_room(self, token_ids: Sequence[int], room: int) -> None:
+        if len(token_ids) > room:
+            message = f"the prompt has {len(token_ids)} tokens; with this max_tokens at most {max(room, 0)} are taken"
+            raise InvalidInput(message, reason="too_many_tokens")
 
     async def _encode(
         self, question: Question, turns: Sequence[tuple[str, str]], num_response_tokens: int
     ) -> tuple[int, ...]:
         encode = partial(self._token_ids, question, turns)
         token_ids = encode() if question.num_bytes <= INLINE_BYTES else await asyncio.to_thread(encode)
-        room = self._limits.max_context_tokens - num_response_tokens // question.num_answers
-        if len(token_ids) > room:
-            message = f"the prompt has {len(token_ids)} tokens; with this max_tokens at most {max(room, 0)} are taken"
-            raise InvalidInput(message, reason="too_many_tokens")
+        self._check_room(token_ids, self._limits.max_context_tokens - num_response_tokens // question.num_answers)
         return token_ids
 
     def _token_ids(self, question: Question, turns: Sequence[tuple[str, str]]) -> tuple[int, ...]:
@@ -162,9 +285,19 @@ class Opener:
         return claimed, reserved
 
 
+def _caller(digests: Digests, key: ApiKey, user_id: str) -> Caller:
+    owner = digests.owner(key.organisation, user_id)
+    return Caller(key=key, owner=owner, tenant=digests.tenant(key.organisation, owner))
+
+
+def is_plain(turns: Sequence[tuple[str, str]]) -> bool:
+    """A prompt without a conversation around it."""
+    return len(turns) == 1 and turns[0][0] == "user"
+
+
 def encode_turns(tokenizer: PromptTokenizer, turns: Sequence[tuple[str, str]]) -> tuple[int, ...]:
     """Token ids of a conversation as the policy reads it. Control tokens spelled in a text are text."""
-    if len(turns) == 1 and turns[0][0] == "user":
+    if is_plain(turns):
         return tuple(tokenizer.encode_prompt(turns[0][1]))
     try:
         return tuple(tokenizer.encode_chat(turns))

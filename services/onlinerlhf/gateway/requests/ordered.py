@@ -1,8 +1,10 @@
-"""Act on a stream's items some at a time and give the results in the stream's order."""
+"""A stream's items: taken as many as are at hand, acted on some at a time, answered in the stream's order."""
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable
 from typing import Any, TypeVar
+
+from onlinerlhf.runtime.tasks import end
 
 ItemT = TypeVar("ItemT")
 ResultT = TypeVar("ResultT")
@@ -46,3 +48,38 @@ async def in_order(
         for left in tasks:
             left.cancel()
         await asyncio.wait(tasks)
+
+
+async def at_hand(source: AsyncIterable[ItemT], *, max_count: int) -> AsyncGenerator[list[ItemT], None]:
+    """Items as they come, together with those that have come meanwhile, up to so many. Reads that far ahead.
+
+    Close it where it is not read to its end. Raises what the source raises, after what came before.
+    """
+    room = asyncio.Semaphore(max_count)
+    read: asyncio.Queue[ItemT | None] = asyncio.Queue()
+
+    async def fill() -> None:
+        try:
+            async for item in source:
+                await room.acquire()
+                read.put_nowait(item)
+        finally:
+            read.put_nowait(None)
+
+    filling = asyncio.create_task(fill(), name="read ahead")
+    try:
+        has_ended = False
+        while not has_ended:
+            items: list[ItemT] = []
+            while len(items) < max_count and not (items and read.empty()):
+                item = await read.get()
+                has_ended = item is None
+                if item is None:
+                    break
+                items.append(item)
+                room.release()
+            if items:
+                yield items
+        await filling
+    finally:
+        await end([filling])

@@ -11,17 +11,18 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from redis.asyncio import Redis
 
 from onlinerlhf.core.errors import IdempotencyConflict
 from onlinerlhf.core.samples import VersionSpan
 from onlinerlhf.gateway.access.callers import Caller
-from onlinerlhf.gateway.access.identity import HashKey
+from onlinerlhf.gateway.access.identity import Digests, HashKey
 from onlinerlhf.gateway.rights.owned import idempotency_of
+from onlinerlhf.runtime.batches import run_all
 from onlinerlhf.runtime.keys import RunKeys
-from onlinerlhf.runtime.redis import Script, command
+from onlinerlhf.runtime.redis import Argument, Script, command
 
 # KEYS[5..]: the receipts; ARGV[10..]: their sample ids. An erased owner gets ids and leaves no trace.
 CLAIM: Final = Script(
@@ -115,6 +116,16 @@ class ReceiptRecord:
         return max((span.version for span in self.version_spans), default=0)
 
 
+class WantedReceipt(NamedTuple):
+    """A request that is to get a receipt: as `Receipts.claim` takes it."""
+
+    caller: Caller
+    idempotency_key: str
+    body: bytes
+    kind: ReceiptKind
+    sample_ids: tuple[str, ...]
+
+
 def new_sample_ids(num: int) -> tuple[str, ...]:
     """Unguessable, so that an id can be shown to whoever received it and to nobody else."""
     return tuple(uuid.uuid4().hex for _ in range(num))
@@ -148,12 +159,28 @@ class Receipts:
         Whoever repeats the call after a lost reply passes the same `sample_ids`, so that it does not count as a replay.
         """
         fresh = sample_ids or new_sample_ids(num_samples)
+        wanted = WantedReceipt(caller, idempotency_key, body, kind, fresh)
+        reply = await CLAIM.run(self._redis, *self._call(wanted, await self._hash_key.digests()))
+        return _claim(reply, fresh)
+
+    async def claim_all(self, wanted: Sequence["WantedReceipt"]) -> list[Claim | IdempotencyConflict]:
+        """The same for many requests in one trip, each with its own outcome."""
         digests = await self._hash_key.digests()
+        replies = await run_all(self._redis, CLAIM, [self._call(each, digests) for each in wanted])
+        claims: list[Claim | IdempotencyConflict] = []
+        for each, reply in zip(wanted, replies, strict=True):
+            try:
+                claims.append(_claim(reply, each.sample_ids))
+            except IdempotencyConflict as conflict:
+                claims.append(conflict)
+        return claims
+
+    def _call(self, wanted: "WantedReceipt", digests: Digests) -> tuple[list[str], list[Argument]]:
+        caller, fresh = wanted.caller, wanted.sample_ids
         # Of the owner too: a word that two owners' records had in common would let an erasure take both.
-        parts = (caller.owner.encode(), idempotency_key.encode())
-        digest = digests.of("idempotency_key", *parts) if idempotency_key else ""
-        verdict, *earlier = await CLAIM.run(
-            self._redis,
+        parts = (caller.owner.encode(), wanted.idempotency_key.encode())
+        digest = digests.of("idempotency_key", *parts) if wanted.idempotency_key else ""
+        return (
             [
                 self._keys.idempotency(caller.owner, digest),
                 idempotency_of(self._keys, caller.owner),
@@ -163,23 +190,17 @@ class Receipts:
             ],
             [
                 digest,
-                digests.of("body", kind.encode(), str(num_samples).encode(), body),
+                digests.of("body", wanted.kind.encode(), str(len(fresh)).encode(), wanted.body),
                 caller.owner,
                 caller.key.key_id,
-                kind,
+                wanted.kind,
                 self._idempotency_seconds,
                 self._retention_seconds,
                 caller.tenant,
-                digests.of("prompt", body),
+                digests.of("prompt", wanted.body),
                 *fresh,
             ],
         )
-        if verdict == b"conflict":
-            raise IdempotencyConflict(
-                "this idempotency_key was used with another request; a new request needs a new key"
-            )
-        given = tuple(earlier[0].decode("ascii").split()) if verdict == b"earlier" else fresh
-        return Claim(sample_ids=given, replayed=given != fresh)
 
     async def complete(self, sample_id: str, *, versions: Sequence[VersionSpan], num_tokens: int) -> None:
         """An answer has ended. Nothing happens where its receipt is gone."""
@@ -197,6 +218,14 @@ class Receipts:
         """Whether a sample was given to a key of this organisation. Not for the empty one, which is nobody's."""
         digests = await self._hash_key.digests()
         return receipt.tenant == digests.tenant(organisation, receipt.owner)
+
+
+def _claim(reply: Any, fresh: tuple[str, ...]) -> Claim:
+    verdict, *earlier = reply
+    if verdict == b"conflict":
+        raise IdempotencyConflict("this idempotency_key was used with another request; a new request needs a new key")
+    given = tuple(earlier[0].decode("ascii").split()) if verdict == b"earlier" else fresh
+    return Claim(sample_ids=given, replayed=given != fresh)
 
 
 def is_sample_id(value: str) -> bool:
