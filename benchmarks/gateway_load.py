@@ -130,12 +130,12 @@ class Load:
             await asyncio.sleep(RETRY_SECONDS)
 
 
-def submission(text: str, *, number: int, num_users: int) -> bytes:
-    """A SubmitPromptRequest, serialised."""
+def submission(text: str, *, number: int, num_users: int, tag: str) -> bytes:
+    """A SubmitPromptRequest, serialised; numbers are one's own within a tag."""
     request = gateway_pb2.SubmitPromptRequest(
-        user_id=f"user-{number % num_users}",
+        user_id=f"user-{tag}-{number % num_users}",
         text=text.encode(),
-        idempotency_key=f"prompt-{number}",
+        idempotency_key=f"prompt-{tag}-{number}",
         consent=gateway_pb2.Consent(notice_version="1", shown_at_seconds=time.time() - 60.0),
     )
     return request.SerializeToString()

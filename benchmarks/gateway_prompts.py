@@ -1,14 +1,16 @@
-"""Prompts as people write them, each different, from a seed: instructions and passages of some 300 to 800 characters.
+"""Prompts as people write them, each different, from a seed: instructions, with passages of some 300 to 800 characters
+or with a sentence, about as long as the examples in Ouyang et al. 2022, appendix A.2 (109 characters on average).
 
-No two share their first 192 characters (normalised), and none holds anything personal, so none of them is a duplicate
-and all may be learned from.
+No two share their first characters (normalised), and none holds anything personal, so none of them is a duplicate and
+all may be learned from.
 """
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Final
 
 FIRST_CHARACTERS: Final = 192
+FIRST_CHARACTERS_OF_SHORT: Final = 128
 MIN_CHARACTERS, MAX_CHARACTERS = 300, 800
 
 _OPENERS: Final = (
@@ -54,12 +56,20 @@ _WHEN: Final = (
 
 
 def prompts(seed: int) -> Iterator[str]:
-    """Without end."""
-    rng = random.Random(seed)
+    """With passages. Without end."""
+    return _different(_prompt, random.Random(seed), FIRST_CHARACTERS)
+
+
+def short_prompts(seed: int) -> Iterator[str]:
+    """With a sentence each. Without end."""
+    return _different(_short, random.Random(seed), FIRST_CHARACTERS_OF_SHORT)
+
+
+def _different(make: Callable[[random.Random], str], rng: random.Random, num_first: int) -> Iterator[str]:
     seen: set[int] = set()
     while True:
-        text = _prompt(rng)
-        first = hash(" ".join(text.split()).casefold()[:FIRST_CHARACTERS])
+        text = make(rng)
+        first = hash(" ".join(text.split()).casefold()[:num_first])
         if first not in seen:
             seen.add(first)
             yield text
@@ -77,6 +87,10 @@ def _prompt(rng: random.Random) -> str:
     separator = rng.choice((" ", "\n", "\n\n"))
     text = rng.choice(_OPENERS) + separator + passage(rng, rng.randint(MIN_CHARACTERS, MAX_CHARACTERS - 250))
     return text if len(text) >= MIN_CHARACTERS else _prompt(rng)
+
+
+def _short(rng: random.Random) -> str:
+    return f"{rng.choice(_OPENERS)} {_sentence(rng)}"
 
 
 def _sentence(rng: random.Random) -> str:

@@ -75,7 +75,7 @@ async def run() -> None:
     gc.freeze()
     gc.set_threshold(50_000, 20, 100)
     # A thread that tokenises beside the event loop wants the interpreter back within this, not within 5 ms.
-    sys.setswitchinterval(0.0005)
+    sys.setswitchinterval(0.002)
     await serve(run_config, config, health=Health("gateway"))
 
 

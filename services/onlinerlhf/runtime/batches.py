@@ -168,7 +168,7 @@ async def run_all(redis: Redis, script: Script, calls: Sequence[tuple[Sequence[s
     """
     client: object = redis
     if not isinstance(client, Batcher):
-        return list(await asyncio.gather(*(script.run(redis, keys, arguments) for keys, arguments in calls)))
+        return [await script.run(redis, keys, arguments) for keys, arguments in calls]
     replies = await client.execute_all([script.command(keys, arguments) for keys, arguments in calls])
     for number, reply in enumerate(replies):
         if isinstance(reply, NoScriptError):

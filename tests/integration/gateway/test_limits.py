@@ -14,7 +14,7 @@ from onlinerlhf.gateway.access.buckets import DAY, MINUTE, Dimension, Refusal
 from onlinerlhf.gateway.access.callers import Caller, Limits
 from onlinerlhf.gateway.access.degraded import LocalMeter
 from onlinerlhf.gateway.access.limit_defaults import LimitDefaults, limit_keys
-from onlinerlhf.gateway.access.limits import Meter, Reservation
+from onlinerlhf.gateway.access.limits import Charge, Meter, Reservation
 from onlinerlhf.runtime import redis
 from onlinerlhf.runtime.batches import Batcher
 from onlinerlhf.runtime.config import RunConfig
@@ -299,7 +299,7 @@ async def test_the_script_and_the_local_meter_are_the_same_arithmetic(
             continue
         request = f"r{number}"
         wanted = Reservation(request_id=request, num_tokens=num_tokens, dimensions=limits.of(who))
-        (theirs,) = await meter._reserve_all([wanted])
+        (theirs,) = await meter._reserve_all([wanted], lease_micros=20_000_000)
         ours = local.reserve(limits.of(who), request, num_tokens)
         assert theirs == ours, number
         outcomes.add(_word(theirs))
@@ -349,3 +349,19 @@ async def test_refusals_are_counted_by_whose_and_by_kind(client: Redis, keys: Ru
     for _ in range(3):
         await tries.once()
     assert REGISTRY.get_sample_value("onlinerlhf_gateway_limit_refusals_total", labels) == before + 2
+
+
+async def test_calls_that_are_over_at_once_are_charged_together_and_hold_no_place(client: Redis, keys: RunKeys) -> None:
+    meter = frozen(client, keys, defaults(Limits(requests_per_minute=3, tokens_per_minute=100, max_concurrent=1)))
+    who = caller()
+    charges = [Charge(who, 30, "a"), Charge(who, 200, "b"), Charge(who, 30, "c"), Charge(who, 50, "d")]
+    first, never, third, later = await meter.charge_all(charges)
+    assert (first, third) == (None, None)
+    assert isinstance(never, InvalidInput) and never.reason == "exceeds_quota"
+    # 60 of 100 tokens are used; 10 of 50 must flow back, at 100 a minute.
+    assert isinstance(later, LimitReached) and later.retry_after_seconds == pytest.approx(6.0)
+    # Nothing is under way, so an answer may be; then none of the three requests is left.
+    await meter.reserve(who, num_tokens=1, request_id="e")
+    (refused,) = await meter.charge_all([Charge(who, 1, "f")])
+    assert isinstance(refused, LimitReached) and "requests" in str(refused)
+    assert await meter.charge_all([]) == []

@@ -81,10 +81,11 @@ end
 )
 
 _RESERVE: Final = """
--- KEYS bucket and leases of each dimension, the key's first. ARGV request, tokens, lease in microseconds, then three or
--- five limits a dimension (-1: none). Replies nothing where granted, else {dimension from 1, kind, microseconds}.
+-- KEYS bucket and leases of each dimension, the key's first. ARGV request, tokens, lease in microseconds (0: none, for
+-- what is over when it is let in), then three or five limits a dimension (-1: none). Replies nothing where granted,
+-- else {dimension from 1, kind, microseconds}.
 local request, asked, lease = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
-if redis.call('ZSCORE', KEYS[2], request) then return {} end
+if lease > 0 and redis.call('ZSCORE', KEYS[2], request) then return {} end
 local now = clock()
 local now_text = string.format('%.0f', now)
 local num, width = #KEYS / 2, (#ARGV - 3) / (#KEYS / 2)
@@ -112,7 +113,7 @@ for i = 1, num do
     check_day(i, 'daily_requests', used[3], 1, limits[4])
     check_day(i, 'daily_tokens', used[4], asked, limits[5])
   end
-  if limits[3] ~= NONE and redis.call('ZCOUNT', KEYS[2 * i], '(' .. now_text, '+inf') >= limits[3] then
+  if lease > 0 and limits[3] ~= NONE and redis.call('ZCOUNT', KEYS[2 * i], '(' .. now_text, '+inf') >= limits[3] then
     refuse(i, 'concurrency', CONCURRENCY_WAIT)
   end
   all_limits[i], all_used[i] = limits, used
@@ -127,7 +128,7 @@ for i = 1, num do
     if limits[5] ~= NONE then used[4] = used[4] + asked * DAY_UNITS end
   end
   if used[1] + used[2] + used[3] + used[4] > 0 then write(KEYS[2 * i - 1], limits, now, used) end
-  if i == 1 or limits[3] ~= NONE then
+  if lease > 0 and (i == 1 or limits[3] ~= NONE) then
     redis.call('ZREMRANGEBYSCORE', KEYS[2 * i], '-inf', now_text)
     redis.call('ZADD', KEYS[2 * i], string.format('%.0f', now + lease), request)
     redis.call('PEXPIRE', KEYS[2 * i], string.format('%.0f', math.ceil(lease / 1000) + SLACK))

@@ -74,8 +74,8 @@ class Reservation:
     """Granted by this process while Redis was away."""
 
 
-class Wanted(NamedTuple):
-    """A call that is to be let in: `num_tokens` as `Meter.reserve` takes it, `request_id` never used before."""
+class Charge(NamedTuple):
+    """A call that is over when it is let in: what it uses, and an id never used before."""
 
     caller: Caller
     num_tokens: int
@@ -126,7 +126,7 @@ class Meter:
         is_local = False
         try:
             wanted = Reservation(request_id=request_id, num_tokens=num_tokens, dimensions=dimensions)
-            (refusal,) = await self._reserve_all([wanted])
+            (refusal,) = await self._reserve_all([wanted], lease_micros=self._lease_micros)
         except RedisAway:
             if not self._may_serve_alone(caller):
                 raise
@@ -137,9 +137,12 @@ class Meter:
             LOCAL_GRANTS.inc()
         return Reservation(request_id=request_id, num_tokens=num_tokens, dimensions=dimensions, is_local=is_local)
 
-    async def reserve_all(self, wanted: Sequence[Wanted]) -> list[Reservation | OnlineRLHFError]:
-        """The same for many calls in one trip, each with its own outcome. Raises RedisAway: none is let in alone."""
-        outcomes: dict[int, Reservation | OnlineRLHFError] = {}
+    async def charge_all(self, wanted: Sequence[Charge]) -> list[OnlineRLHFError | None]:
+        """Let in many calls that are over at once, in one trip: what each is refused for, or None. Nothing to settle.
+
+        Raises RedisAway: without Redis none is let in.
+        """
+        outcomes: list[OnlineRLHFError | None] = [None] * len(wanted)
         granted: dict[int, Reservation] = {}
         for number, (caller, num_tokens, request_id) in enumerate(wanted):
             try:
@@ -148,24 +151,10 @@ class Meter:
                 outcomes[number] = error
             else:
                 granted[number] = Reservation(request_id=request_id, num_tokens=num_tokens, dimensions=dimensions)
-        replies = await self._reserve_all(list(granted.values()))
-        for (number, reservation), refusal in zip(granted.items(), replies, strict=True):
-            outcomes[number] = reservation if refusal is None else _counted(refusal)
-        return [outcomes[number] for number in range(len(wanted))]
-
-    async def settle_all(self, settled: Sequence[tuple[Reservation, int]]) -> None:
-        """What many calls used, (reservation, tokens) each, in one trip. As `settle` where Redis is away."""
-        settlings = [
-            _Settling(reservation.dimensions, reservation.request_id, reservation.num_tokens - num_tokens)
-            for reservation, num_tokens in settled
-        ]
-        calls = [(self._names(each.dimensions), _settle_arguments(each)) for each in settlings]
-        try:
-            if self._clock() < self._ask_again_at:
-                raise _away("Redis did not answer a moment ago")
-            await self._ask(lambda: run_all(self._redis, self._scripts.settle, calls))
-        except RedisAway:
-            self._overdue.extend(settlings)
+        replies = await self._reserve_all(list(granted.values()), lease_micros=0)
+        for number, refusal in zip(granted, replies, strict=True):
+            outcomes[number] = None if refusal is None else _counted(refusal)
+        return outcomes
 
     async def settle(self, reservation: Reservation, *, num_tokens: int) -> None:
         """What the call used in the end; only the first settling of a reservation counts.
@@ -208,20 +197,20 @@ class Meter:
             _check_fits(metered, num_tokens)
         return dimensions
 
-    async def _reserve_all(self, wanted: Sequence[Reservation]) -> list[Refusal | None]:
+    async def _reserve_all(self, wanted: Sequence[Reservation], *, lease_micros: int) -> list[Refusal | None]:
         if self._clock() < self._ask_again_at:
             raise _away("Redis did not answer a moment ago")
         calls: list[tuple[list[str], list[Argument]]] = [
             (
                 self._names(each.dimensions),
-                [each.request_id, each.num_tokens, self._lease_micros, *limit_arguments(each.dimensions)],
+                [each.request_id, each.num_tokens, lease_micros, *limit_arguments(each.dimensions)],
             )
             for each in wanted
         ]
         try:
             replies = await self._watched(lambda: run_all(self._redis, self._scripts.reserve, calls))
         except (RedisAway, asyncio.CancelledError):
-            # They may have been granted nevertheless.
+            # They may have been granted nevertheless; without a lease that settles nothing.
             self._overdue.extend(_Settling(each.dimensions, each.request_id, each.num_tokens) for each in wanted)
             raise
         return [_refusal(each.dimensions, reply) for each, reply in zip(wanted, replies, strict=True)]

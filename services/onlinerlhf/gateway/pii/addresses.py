@@ -100,15 +100,17 @@ _FORMS = (
 
 def may_end_street(text: str, start: int) -> bool:
     """Whether a number at `start` may be the last part of a street and number, or of a PO box."""
-    if text[start - 1 : start] == " ":
-        end = start - 1
-        first = max(0, start - _WIDTH)
+    before = text[start - 1 : start]
+    if before == " ":
+        first, end = max(0, start - _WIDTH), start - 1
         word = text[max(first, text.rfind(" ", first, end) + 1) : end]
         # A street has a capital, but for "n°" and for the box of a post office.
-        if word.isascii() and word == word.lower() and word[:1] != "n" and word[-1:] not in _LAST_OF_BOX:
+        if word == word.lower() and word.isascii() and word[:1] != "n" and word[-1:] not in _LAST_OF_BOX:
             return False
-    else:
+    elif before.isalpha() or before == "°" or (before == "." and not text[start - 2 : start - 1].isdigit()):
         end = start
+    else:
+        return False
     return (
         text.endswith(_GERMAN_ENDINGS, 0, end) or _BEFORE_NUMBER.search(text, max(0, start - _WIDTH), start) is not None
     )

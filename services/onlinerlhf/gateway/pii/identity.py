@@ -22,7 +22,7 @@ from onlinerlhf.gateway.pii.contact import Span
 from onlinerlhf.gateway.pii.cues import OTHER_NUMBER, Budget, Cue, has_before, is_in_row, words
 from onlinerlhf.gateway.pii.findings import Kind
 from onlinerlhf.gateway.pii.offsets import View
-from onlinerlhf.gateway.pii.windows import Windows, has_any, matches, with_digits
+from onlinerlhf.gateway.pii.windows import SHORT, Windows, has_any, longest, matches, with_digits
 from onlinerlhf.gateway.pii.windows import not_after as behind
 
 MAX_CHECKS = 200
@@ -32,6 +32,7 @@ _RIGHT = r"(?![0-9A-Za-z_])(?![.\-/][0-9])"
 _SHORT = (Kind.UK_NI_NUMBER, Kind.ES_DNI)
 """These, and Italy's, have letters and fewer digits than `_MIN_DIGITS`."""
 _MIN_DIGITS = 9
+_FEW = 2
 _STRONG_DIGITS = 15
 """A run of so many has checks that are no chance, even in a list of numbers."""
 
@@ -228,9 +229,11 @@ def national_ids(view: View, windows: Windows, *, may_have_pan: bool = True) -> 
     if not windows:
         return
     wide = with_digits(view, windows, _MIN_DIGITS)
+    # To search two short windows is cheaper than to search the text for a cue's marks.
+    is_quick = len(windows) <= _FEW and longest(windows) <= SHORT
     for number in NUMBERS:
         ground = windows if number.kind in _SHORT or number.is_valid is codicefiscale.is_valid else wide
-        if ground and (number.cue is None or has_any(view.lower, number.cue.marks)):
+        if ground and (number.cue is None or is_quick or has_any(view.lower, number.cue.marks)):
             for match in matches(number.pattern, view.text, ground):
                 if _is_the_number(view, number, match, budget):
                     yield number.kind, match.start(), match.end()

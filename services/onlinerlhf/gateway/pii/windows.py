@@ -21,6 +21,8 @@ _NUMBER = re.compile(rf"[0-9](?:[ .\-/()_A-Za-z]{{0,3}}[0-9]){{{MIN_DIGITS - 1},
 _WORD = re.compile(r"[!-~]{20,}")
 # What such a stretch lies in; far cheaper to search for.
 _NO_SPACES = re.compile(r" [^ ]{20,}")
+SHORT = 128
+"""Characters of a stretch that is quickly searched."""
 _MANY = 48
 """So many windows are as dear as the whole text."""
 
@@ -47,12 +49,23 @@ def longest(windows: Windows) -> int:
 
 
 def with_digits(view: View, windows: Windows, at_least: int) -> Windows:
-    """Those with so many digits."""
-    return [(start, end) for start, end in windows if len(_DIGIT.findall(view.text, start, end)) >= at_least]
+    """Those with so many digits, and the long ones: they are not counted."""
+    return [
+        (start, end)
+        for start, end in windows
+        if end - start > SHORT or len(_DIGIT.findall(view.text, start, end)) >= at_least
+    ]
 
 
 def matches(pattern: re.Pattern[str], text: str, windows: Windows) -> Iterator[re.Match[str]]:
     """All matches within the windows. Look-behinds see what is before a window, look-aheads nothing after it."""
+    if len(windows) == 1:
+        # The usual case, without a generator's price.
+        return pattern.finditer(text, *windows[0])
+    return _in_each(pattern, text, windows)
+
+
+def _in_each(pattern: re.Pattern[str], text: str, windows: Windows) -> Iterator[re.Match[str]]:
     for start, end in windows:
         yield from pattern.finditer(text, start, end)
 

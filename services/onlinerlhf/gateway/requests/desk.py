@@ -20,7 +20,7 @@ from onlinerlhf.gateway import metrics
 from onlinerlhf.gateway.access.authentication import Authenticator
 from onlinerlhf.gateway.access.callers import ApiKey, Scope
 from onlinerlhf.gateway.access.identity import HashKey
-from onlinerlhf.gateway.access.limits import Meter, Reservation
+from onlinerlhf.gateway.access.limits import Meter
 from onlinerlhf.gateway.admission.intake import Intake, Offer, Verdict
 from onlinerlhf.gateway.kept.answers import Answers
 from onlinerlhf.gateway.kept.feedback import Feedback, FeedbackReceipt
@@ -129,14 +129,9 @@ class Desk:
     async def _admit(self, opened: Sequence[Opened], *, give_up_seconds: float) -> list[Verdict | OnlineRLHFError]:
         spans = [tracing.begin("gateway.submission", parent=each.question.traceparent) for each in opened]
         offers = [_offer(each, span.traceparent) for each, span in zip(opened, spans, strict=True)]
-        used: list[tuple[Reservation, int]] = [(each.reservation, 0) for each in opened]
         errors = ["CancelledError"] * len(opened)
         try:
             verdicts = await self._stores.intake.admit_all(offers, give_up_seconds=give_up_seconds)
-            used = [
-                (each.reservation, 0 if isinstance(verdict, OnlineRLHFError) else len(each.token_ids))
-                for each, verdict in zip(opened, verdicts, strict=True)
-            ]
             errors = [type(each).__name__ if isinstance(each, OnlineRLHFError) else "" for each in verdicts]
         except asyncio.CancelledError:
             for each in opened:
@@ -145,8 +140,6 @@ class Desk:
         finally:
             for span, error in zip(spans, errors, strict=True):
                 span.end(error=error)
-            if used:
-                self._afterwards.do("settle", self._stores.meter.settle_all(used))
         return verdicts
 
     async def give_feedback(
@@ -187,7 +180,8 @@ class Desk:
     ) -> None:
         """Account, receipts, record; and the answers themselves where their prompt may be learned from."""
         stores = self._stores
-        await stores.meter.settle(opened.reservation, num_tokens=len(opened.token_ids) + num_response_tokens)
+        if opened.reservation is not None:
+            await stores.meter.settle(opened.reservation, num_tokens=len(opened.token_ids) + num_response_tokens)
         decided: Verdict | None = None
         try:
             await stores.patience(

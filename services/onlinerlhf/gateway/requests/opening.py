@@ -14,7 +14,7 @@ from onlinerlhf.gateway.access.authentication import Authenticator
 from onlinerlhf.gateway.access.callers import ApiKey, Caller, KeyClass, Scope
 from onlinerlhf.gateway.access.identity import Digests, HashKey
 from onlinerlhf.gateway.access.impatience import Impatience
-from onlinerlhf.gateway.access.limits import Meter, Reservation, Wanted
+from onlinerlhf.gateway.access.limits import Charge, Meter, Reservation
 from onlinerlhf.gateway.requests import form
 from onlinerlhf.gateway.requests.decisions import Decision
 from onlinerlhf.gateway.requests.questions import Given, Question
@@ -45,8 +45,9 @@ class Opened:
     turns: tuple[tuple[str, str], ...]
     token_ids: tuple[int, ...]
     claim: Claim
-    reservation: Reservation
     decision: Decision
+    reservation: Reservation | None = None
+    """To be settled when the answer ends; a submission is charged when it is let in."""
 
     @property
     def given(self) -> Given:
@@ -67,7 +68,6 @@ class _Opening:
     token_ids: tuple[int, ...] = ()
     caller: Caller | None = None
     claim: Claim | None = None
-    reservation: Reservation | None = None
 
     @property
     def known_caller(self) -> Caller:
@@ -78,7 +78,7 @@ class _Opening:
 
     def opened(self) -> Opened:
         """After the last check."""
-        if self.claim is None or self.reservation is None:
+        if self.claim is None:
             raise AssertionError("opened before its receipt")
         self.decision.opened(self.known_caller, self.claim.sample_ids, num_prompt_tokens=len(self.token_ids))
         return Opened(
@@ -87,7 +87,6 @@ class _Opening:
             turns=self.turns,
             token_ids=self.token_ids,
             claim=self.claim,
-            reservation=self.reservation,
             decision=self.decision,
         )
 
@@ -192,33 +191,28 @@ class Opener:
         """All accounts and receipts in one trip."""
         if not openings:
             return
-        receipts, wanted = [], []
+        receipts, charges = [], []
         for each in openings:
             fresh = new_sample_ids(1)
             caller, question = each.known_caller, each.question
             receipts.append(WantedReceipt(caller, question.idempotency_key, question.body, ReceiptKind.PROMPT, fresh))
-            wanted.append(Wanted(caller, len(each.token_ids), fresh[0]))
+            charges.append(Charge(caller, len(each.token_ids), fresh[0]))
         claim = partial(self._receipts.claim_all, receipts)
         asking = self._patience("receipts", lambda: self._impatience(claim), give_up_seconds=LOOK_UP_SECONDS)
         claiming = asyncio.create_task(asking, name="claim")
         try:
-            reserved = await self._meter.reserve_all(wanted)
+            refusals = await self._meter.charge_all(charges)
         finally:
             (claimed,) = await asyncio.gather(claiming, return_exceptions=True)
-        claims = [claimed] * len(openings) if isinstance(claimed, BaseException) else claimed
-        unused: list[tuple[Reservation, int]] = []
-        for each, reservation, claim_outcome in zip(openings, reserved, claims, strict=True):
-            if isinstance(reservation, OnlineRLHFError):
-                each.error = reservation
-            elif isinstance(claim_outcome, Claim):
-                each.reservation, each.claim = reservation, claim_outcome
-            elif isinstance(claim_outcome, OnlineRLHFError):
-                each.error = claim_outcome
-                unused.append((reservation, 0))
-        if unused:
-            await self._meter.settle_all(unused)
-        if isinstance(claimed, BaseException) and not isinstance(claimed, OnlineRLHFError):
+        if isinstance(claimed, BaseException):
             raise claimed
+        for each, refusal, outcome in zip(openings, refusals, claimed, strict=True):
+            if refusal is not None:
+                each.error = refusal
+            elif isinstance(outcome, Claim):
+                each.claim = outcome
+            else:
+                each.error = outcome
 
     def _closed(self, opening: "_Opening") -> Opened | OnlineRLHFError:
         if opening.error is not None:
