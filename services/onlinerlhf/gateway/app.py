@@ -6,25 +6,20 @@ import logging
 import sys
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
-from dataclasses import replace
-from functools import partial
 from typing import Final, cast
 
 import grpc
 from redis.asyncio import Redis
 
 from onlinerlhf.core.errors import Unavailable
+from onlinerlhf.gateway import settings
 from onlinerlhf.gateway.access.authentication import Authenticator
-from onlinerlhf.gateway.access.callers import KeyClass
 from onlinerlhf.gateway.access.identity import HashKey
 from onlinerlhf.gateway.access.keys import KeyStore
-from onlinerlhf.gateway.access.limit_defaults import LimitDefaults
 from onlinerlhf.gateway.access.limits import Meter
-from onlinerlhf.gateway.admission import decontamination, templates
-from onlinerlhf.gateway.admission.consent import Notices
 from onlinerlhf.gateway.admission.feeder import Feeder
-from onlinerlhf.gateway.admission.intake import Intake, Rules
-from onlinerlhf.gateway.admission.pool import Limits, Pool
+from onlinerlhf.gateway.admission.intake import Intake
+from onlinerlhf.gateway.admission.pool import Pool
 from onlinerlhf.gateway.admission.splits import Splits, check_lineage
 from onlinerlhf.gateway.config import GatewayConfig
 from onlinerlhf.gateway.data_service import DataServicer
@@ -36,9 +31,8 @@ from onlinerlhf.gateway.pii.scanner import Scanner, ScreenFailed, build_scanner
 from onlinerlhf.gateway.reach import RolloutReach
 from onlinerlhf.gateway.requests.afterwards import Afterwards
 from onlinerlhf.gateway.requests.desk import Desk, Stores
-from onlinerlhf.gateway.requests.form import FormLimits
 from onlinerlhf.gateway.requests.lane import UserLane
-from onlinerlhf.gateway.requests.opening import Opener, OpeningLimits, encode_turns
+from onlinerlhf.gateway.requests.opening import Opener
 from onlinerlhf.gateway.requests.receipts import Receipts
 from onlinerlhf.gateway.requests.samples import SampleReader
 from onlinerlhf.gateway.rights.erasure import Erasure
@@ -134,9 +128,8 @@ class _Room:
         self._ledger = Ledger(client, keys)
         self._afterwards = Afterwards()
         self._on_admitted = asyncio.Event()
-        pool = Pool(batched, keys, _pool_limits(config))
         self._feeder = Feeder(
-            Pool(client, keys, _pool_limits(config)),
+            Pool(client, keys, settings.pool_limits(config)),
             patience,
             poll_seconds=config.feed_poll_seconds,
             on_admitted=self._on_admitted,
@@ -147,11 +140,11 @@ class _Room:
         self._meter = Meter(
             batched,
             keys,
-            _limit_defaults(config),
+            settings.limit_defaults(config),
             lease_seconds=1.5 * config.answer_seconds,
             serve_without_redis_seconds=config.serve_without_redis_seconds,
         )
-        receipts = Receipts(
+        self._receipts = Receipts(
             batched,
             keys,
             self._hash_key,
@@ -159,9 +152,9 @@ class _Room:
             retention_seconds=config.retention_seconds,
         )
         self._intake = Intake(
-            pool,
+            Pool(batched, keys, settings.pool_limits(config)),
             scanner,
-            _rules(config, tokenizer, self._splits),
+            settings.rules(config, tokenizer, self._splits),
             self._hash_key,
             patience,
             on_admitted=self._on_admitted,
@@ -171,20 +164,28 @@ class _Room:
         self._retention = Retention(client, keys, patience, retention_seconds=config.retention_seconds)
         self._erasure = Erasure(client, keys, self._hash_key, patience)
         self._export = UserExport(client, keys, self._hash_key, patience)
-        opener = Opener(
-            authenticator=self._authenticator,
-            hash_key=self._hash_key,
-            meter=self._meter,
-            receipts=receipts,
-            tokenizer=tokenizer,
-            patience=patience,
-            limits=_opening_limits(config),
+        self._desk = Desk(
+            self._opener(tokenizer), self._stores(scanner), UserLane(channel), tokenizer, self._afterwards
         )
-        stores = Stores(
+
+    def _opener(self, tokenizer: PromptTokenizer) -> Opener:
+        return Opener(
             authenticator=self._authenticator,
             hash_key=self._hash_key,
             meter=self._meter,
-            receipts=receipts,
+            receipts=self._receipts,
+            tokenizer=tokenizer,
+            patience=self._patience,
+            limits=settings.opening_limits(self._config),
+        )
+
+    def _stores(self, scanner: Scanner) -> Stores:
+        config, client, keys = self._config, self._client, self._keys
+        return Stores(
+            authenticator=self._authenticator,
+            hash_key=self._hash_key,
+            meter=self._meter,
+            receipts=self._receipts,
             intake=self._intake,
             answers=Answers(
                 client, keys, scanner, policies=config.pii_policy, retention_seconds=config.retention_seconds
@@ -193,16 +194,15 @@ class _Room:
                 client,
                 keys,
                 self._hash_key,
-                receipts,
+                self._receipts,
                 scanner,
                 retention_seconds=config.retention_seconds,
                 max_correction_bytes=config.max_prompt_bytes,
             ),
-            samples=SampleReader(self._ledger, receipts, patience),
+            samples=SampleReader(self._ledger, self._receipts, self._patience),
             erasure=self._erasure,
-            patience=patience,
+            patience=self._patience,
         )
-        self._desk = Desk(opener, stores, UserLane(channel), tokenizer, self._afterwards)
 
     async def serve(self) -> None:
         """Until told to stop."""
@@ -218,8 +218,12 @@ class _Room:
             "afterwards": self._afterwards.run,
         }
         if self._config.http_listen is not None:
-            settings = FrontSettings.of(self._config)
-            front = HttpFront(self._desk, settings, listen=self._config.http_listen, is_ready=self._health.ready)
+            front = HttpFront(
+                self._desk,
+                FrontSettings.of(self._config),
+                listen=self._config.http_listen,
+                is_ready=self._health.ready,
+            )
             background["http"] = front.run
         await serving.run_service(
             "gateway", self._config, health=self._health, register=self._register, background=background
@@ -250,49 +254,3 @@ class _Room:
                 continue
             self._health.set("lineage", ok=True)
             return
-
-
-def _rules(config: GatewayConfig, tokenizer: PromptTokenizer, splits: Splits) -> Rules:
-    rules = Rules(
-        notices=Notices(versions=frozenset(config.notice_versions), seconds=config.notice_seconds),
-        max_tokens=config.max_prompt_tokens,
-        pii_policy=config.pii_policy[KeyClass.PLAYGROUND],
-        encode=partial(encode_turns, tokenizer),
-        splits=splits,
-    )
-    if config.templates_file is not None:
-        rules = replace(rules, templates=templates.load(config.templates_file))
-    if config.decontamination_file is not None:
-        rules = replace(rules, evaluation_prompts=decontamination.load(config.decontamination_file))
-    return rules
-
-
-def _opening_limits(config: GatewayConfig) -> OpeningLimits:
-    form = FormLimits(
-        max_prompt_bytes=config.max_prompt_bytes,
-        max_turns=config.max_messages,
-        max_answers=config.max_answers,
-        max_response_tokens=config.max_response_tokens,
-    )
-    return OpeningLimits(form=form, max_context_tokens=config.max_context_tokens)
-
-
-def _limit_defaults(config: GatewayConfig) -> LimitDefaults:
-    return LimitDefaults(
-        classes={
-            KeyClass.PLAYGROUND: config.playground_limits.limits(),
-            KeyClass.PRODUCTION: config.production_limits.limits(),
-        },
-        user=config.user_limits.limits(),
-        organisation=config.organisation_limits.limits(),
-    )
-
-
-def _pool_limits(config: GatewayConfig) -> Limits:
-    return Limits(
-        prompts_per_user=config.prompts_per_user,
-        pool_bound=config.pool_bound,
-        prompts_bound=config.prompts_bound,
-        max_epochs=config.max_epochs,
-        retention_seconds=config.retention_seconds,
-    )

@@ -4,8 +4,9 @@ import random
 from collections.abc import Iterator
 from dataclasses import replace
 
+from onlinerlhf.core.samples import UseCase
 from onlinerlhf.world.lexicon import MANNERS
-from onlinerlhf.world.tasks import Task, UseCase, is_held_out
+from onlinerlhf.world.tasks import Task, is_held_out
 from onlinerlhf.world.templates import TEMPLATES
 
 

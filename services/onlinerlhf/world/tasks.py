@@ -7,22 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 
+from onlinerlhf.core.samples import UseCase
+
 _HELD_OUT_PERCENT = 25
-
-
-class UseCase(StrEnum):
-    """The ten use cases of InstructGPT, table 1."""
-
-    GENERATION = "generation"
-    OPEN_QA = "open_qa"
-    CLOSED_QA = "closed_qa"
-    BRAINSTORMING = "brainstorming"
-    CHAT = "chat"
-    REWRITE = "rewrite"
-    SUMMARIZATION = "summarization"
-    CLASSIFICATION = "classification"
-    EXTRACT = "extract"
-    OTHER = "other"
 
 
 class Form(StrEnum):

@@ -3,8 +3,9 @@
 import random
 from collections.abc import Iterable
 
+from onlinerlhf.core.samples import UseCase
 from onlinerlhf.world import lexicon as lex
-from onlinerlhf.world.tasks import Form, Spec, Task, Template, UseCase, Wanted
+from onlinerlhf.world.tasks import Form, Spec, Task, Template, Wanted
 
 _ONE_WORD = ("answer in one word.", "one word only.", "use just one word.")
 _ONE_SENTENCE = ("answer in one sentence.", "one sentence only.", "use just one sentence.")

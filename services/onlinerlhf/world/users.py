@@ -4,9 +4,10 @@ import random
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from onlinerlhf.core.samples import UseCase
 from onlinerlhf.world.draw import in_manner, sample_task
 from onlinerlhf.world.lexicon import MANNERS
-from onlinerlhf.world.tasks import Task, UseCase, is_held_out, normalise
+from onlinerlhf.world.tasks import Task, is_held_out, normalise
 
 MAX_PROMPTS_A_USER = 200
 _MAX_TRIES_A_PROMPT = 2_000

@@ -4,9 +4,10 @@ import random
 
 import pytest
 
+from onlinerlhf.core.samples import UseCase
 from onlinerlhf.world.draw import sample_task
 from onlinerlhf.world.judge import compare, judge, win_rate
-from onlinerlhf.world.tasks import Form, Spec, Task, UseCase, Wanted
+from onlinerlhf.world.tasks import Form, Spec, Task, Wanted
 
 EVERY = tuple(UseCase)
 NAME_TWO = Task(

@@ -6,11 +6,12 @@ from itertools import islice
 
 import pytest
 
+from onlinerlhf.core.samples import UseCase
 from onlinerlhf.world.demonstrations import WRITERS, Writer, demonstrations, write
 from onlinerlhf.world.draw import sample_task, training_tasks
 from onlinerlhf.world.judge import judge
 from onlinerlhf.world.labeler import HELD_OUT_LABELERS, LABELERS, Labeler, gold_agreement, rank
-from onlinerlhf.world.tasks import UseCase, is_held_out, normalise
+from onlinerlhf.world.tasks import is_held_out, normalise
 from onlinerlhf.world.text import SOURCES, STRANGERS, documents
 from onlinerlhf.world.users import prompts, users
 

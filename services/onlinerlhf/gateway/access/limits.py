@@ -27,6 +27,7 @@ from onlinerlhf.gateway.access.degraded import LocalMeter, RedisAway
 from onlinerlhf.gateway.access.impatience import Impatience
 from onlinerlhf.gateway.access.limit_defaults import LimitDefaults, defaults_key, dump_defaults, limit_keys
 from onlinerlhf.gateway.access.limit_scripts import LimitScripts, limit_arguments, limit_scripts
+from onlinerlhf.gateway.access.limit_words import check_fits, limit_reached
 from onlinerlhf.runtime.batches import run_all
 from onlinerlhf.runtime.keys import RunKeys
 from onlinerlhf.runtime.redis import Argument, away_reason, command
@@ -45,13 +46,6 @@ ANNOUNCE_SECONDS: Final = 10.0
 MAX_OVERDUE: Final = 10_000
 """Settlings kept while Redis is away; the oldest go, and their leases end by themselves."""
 _RETRY_PAUSE_SECONDS: Final = 0.05
-_WORDS: Final = {
-    Kind.REQUESTS: "requests a minute",
-    Kind.TOKENS: "tokens a minute",
-    Kind.CONCURRENCY: "answers at a time",
-    Kind.DAILY_REQUESTS: "requests a day",
-    Kind.DAILY_TOKENS: "tokens a day",
-}
 
 REFUSALS = Counter(
     "onlinerlhf_gateway_limit_refusals",
@@ -194,7 +188,7 @@ class Meter:
             raise InvalidInput(f"a call uses at least one token, not {num_tokens}", reason="bad_num_tokens")
         dimensions = self._defaults.of(caller)
         for metered in dimensions:
-            _check_fits(metered, num_tokens)
+            check_fits(metered, num_tokens)
         return dimensions
 
     async def _reserve_all(self, wanted: Sequence[Reservation], *, lease_micros: int) -> list[Refusal | None]:
@@ -288,30 +282,4 @@ def _refusal(dimensions: tuple[Metered, ...], reply: Any) -> Refusal | None:
 
 def _counted(refusal: Refusal) -> LimitReached:
     REFUSALS.labels(refusal.dimension, refusal.kind).inc()
-    return _limit_reached(refusal)
-
-
-def _check_fits(metered: Metered, num_tokens: int) -> None:
-    limits = metered.limits
-    # One request and one answer at a time always fit.
-    for kind, limit in ((Kind.TOKENS, limits.tokens_per_minute), (Kind.DAILY_TOKENS, limits.tokens_per_day)):
-        if limit is not None and num_tokens > limit:
-            raise InvalidInput(
-                f"{metered.dimension} {_plain(kind)}: this call needs {num_tokens:,}, and the limit is {limit:,} "
-                f"{_WORDS[kind]}; waiting does not help",
-                reason="exceeds_quota",
-            )
-
-
-def _limit_reached(refusal: Refusal) -> LimitReached:
-    # Rounded up to what the metadata can tell, so that a client that waits so long is not refused again.
-    seconds = -(-refusal.wait_micros // 1000) / 1000
-    return LimitReached(
-        f"{refusal.dimension} {_plain(refusal.kind)}: the limit of {_WORDS[refusal.kind]} is reached; "
-        f"try again in {seconds:.3f} s",
-        retry_after_seconds=seconds,
-    )
-
-
-def _plain(kind: Kind) -> str:
-    return kind.replace("_", " ")
+    return limit_reached(refusal)

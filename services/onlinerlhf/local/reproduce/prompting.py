@@ -13,10 +13,11 @@ from itertools import islice
 
 from transformers import PreTrainedModel
 
+from onlinerlhf.core.samples import UseCase
 from onlinerlhf.local.reproduce.measure import Answers, Examiner
 from onlinerlhf.models.tokenizer import PromptTokenizer
 from onlinerlhf.world.draw import training_tasks
-from onlinerlhf.world.tasks import Task, UseCase
+from onlinerlhf.world.tasks import Task
 from onlinerlhf.world.text import SOURCES
 from onlinerlhf.world.users import UserPrompt
 
