@@ -4,12 +4,20 @@ import os
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_left_running() -> Iterator[None]:
+    before = set(psutil.Process().children(recursive=True))
+    yield
+    assert set(psutil.Process().children(recursive=True)) <= before
 
 
 def up(home: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -26,7 +34,6 @@ def up(home: Path, *arguments: str, **environment: str) -> subprocess.CompletedP
 def error_lines(done: subprocess.CompletedProcess[str]) -> list[str]:
     assert done.returncode == 1
     assert "Traceback" not in done.stdout + done.stderr
-    assert psutil.Process().children(recursive=True) == []
     return done.stderr.strip().splitlines()
 
 
