@@ -155,7 +155,9 @@ def quota(context: click.Context) -> None:
       onlinerlhf quota set 3kX09aQz81Lm --tokens-per-minute 100000
     """
     if context.invoked_subcommand is None:
-        context.invoke(show)
+        # As if it had been named, the environment's settings included.
+        with show.make_context("show", [], parent=context) as shown:
+            show.invoke(shown)
 
 
 @quota.command()

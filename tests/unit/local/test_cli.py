@@ -128,3 +128,8 @@ def test_the_ready_line_ends_with_what_a_step_takes() -> None:
     assert line.startswith("ready: gateway on 127.0.0.1:9, OpenAI-compatible on http://127.0.0.1:8/v1, ")
     assert "keys in /runs/r/credentials.json, logs in /runs/r/logs; Ctrl-C drains" in line
     assert line.endswith("a learner step takes 32 responses (learner.batch_size)")
+
+
+def test_quota_alone_looks_where_the_environment_says(tmp_path: Path) -> None:
+    done = CliRunner().invoke(cli, ["quota"], env={"ONLINERLHF_HOME": str(tmp_path / "elsewhere")})
+    assert done.exit_code == 1 and "elsewhere" in done.output
