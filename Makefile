@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PROTOS := $(wildcard proto/onlinerlhf/v1/*.proto)
 GENERATED := services/onlinerlhf/v1
 
-.PHONY: help install proto check format test bench demo reproduce clean
+.PHONY: help install proto manifests check format test bench demo reproduce clean
 
 help:  ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -27,6 +27,9 @@ proto: $(VENV)/.installed  ## generate services/onlinerlhf/v1 and the TypeScript
 	  --mypy_out=quiet:services --mypy_grpc_out=quiet:services $(PROTOS)
 	cd clients/typescript && PATH=$(CURDIR)/$(BIN):$$PATH npm ci --silent
 	cd clients/typescript && PATH=$(CURDIR)/$(BIN):$$PATH PYTHON=$(CURDIR)/$(BIN)/python npm run --silent generate
+
+manifests: $(VENV)/.installed  ## render deploy/manifests from the Helm chart
+	$(BIN)/python deploy/render.py
 
 check: $(VENV)/.installed  ## formatting, lint, types, import contracts, generated code
 	$(BIN)/ruff format --check .
