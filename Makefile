@@ -34,7 +34,7 @@ manifests: $(VENV)/.installed  ## render deploy/manifests from the Helm chart
 check: $(VENV)/.installed  ## formatting, lint, types, import contracts, generated code
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/mypy services clients/python tests benchmarks
+	$(BIN)/mypy services clients/python tests benchmarks deploy
 	$(BIN)/lint-imports
 	$(BIN)/python tests/contract/proto_drift.py
 

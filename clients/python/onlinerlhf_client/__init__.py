@@ -6,6 +6,7 @@ retried with one idempotency key where that is safe, and raises the exceptions o
 
 from onlinerlhf_client.aio import AsyncClient
 from onlinerlhf_client.aio_streams import AsyncTokenStream
+from onlinerlhf_client.channels import Tls
 from onlinerlhf_client.client import Client
 from onlinerlhf_client.exceptions import (
     AlreadyExists,
@@ -67,6 +68,7 @@ __all__ = [
     "Submission",
     "SubmitResult",
     "Timeouts",
+    "Tls",
     "Token",
     "TokenStream",
     "Unauthenticated",

@@ -9,7 +9,7 @@ import grpc
 
 from onlinerlhf.v1 import gateway_pb2, gateway_pb2_grpc
 from onlinerlhf_client import codec
-from onlinerlhf_client.channels import OPTIONS
+from onlinerlhf_client.channels import Tls, security
 from onlinerlhf_client.credentials import Credentials, Metadata
 from onlinerlhf_client.exceptions import OnlineRLHFError, from_rpc
 from onlinerlhf_client.feedback import Feedback
@@ -41,15 +41,19 @@ class Client:
     """Talks to a gateway. Safe to share between threads; close it, or use it as a context manager."""
 
     def __init__(
-        self, target: str, *, api_key: str | None = None, tls: bool = False, timeouts: Timeouts | None = None
+        self, target: str, *, api_key: str | None = None, tls: bool | Tls = False, timeouts: Timeouts | None = None
     ) -> None:
-        """`api_key=None`: the environment's ONLINERLHF_API_KEY. Without `tls` the key travels readable."""
+        """`api_key=None`: the environment's ONLINERLHF_API_KEY. Without `tls` the key travels readable.
+
+        `tls=True` trusts the authorities that gRPC brings; `Tls(ca=...)` a private one.
+        """
         self._timeouts = timeouts or Timeouts()
         self._credentials = Credentials(api_key)
-        if tls:
-            self._channel = grpc.secure_channel(target, grpc.ssl_channel_credentials(), options=OPTIONS)
+        credentials, options = security(tls)
+        if credentials is None:
+            self._channel = grpc.insecure_channel(target, options=options)
         else:
-            self._channel = grpc.insecure_channel(target, options=OPTIONS)
+            self._channel = grpc.secure_channel(target, credentials, options=options)
         self._stub = gateway_pb2_grpc.GatewayServiceStub(self._channel)
         self.feedback = Feedback(self._give)
         """Judgements of answers."""

@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import logging
+import ssl
 import sys
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
@@ -40,7 +41,7 @@ from onlinerlhf.gateway.rights.export_user import UserExport
 from onlinerlhf.gateway.rights.retention import Retention
 from onlinerlhf.gateway.service import GatewayServicer
 from onlinerlhf.models.tokenizer import PromptTokenizer
-from onlinerlhf.runtime import channels, logs, redis, serving, tracing
+from onlinerlhf.runtime import channels, logs, redis, serving, tls, tracing
 from onlinerlhf.runtime import config as configs
 from onlinerlhf.runtime.batches import Batcher
 from onlinerlhf.runtime.config import RunConfig
@@ -54,6 +55,8 @@ log = logging.getLogger(__name__)
 
 INTAKE_WORKERS: Final = 8
 """Answered prompts judged at a time."""
+LEARNING_ONLY: Final = ("redis", "intake", "feeder", "retention", "ledger", "rollout_reach")
+"""What may fail while users are answered: those with production keys known here need no Redis either."""
 LINEAGE_SECONDS: Final = 5.0
 """Patience is given up now and then only to look whether the process is to stop."""
 
@@ -70,7 +73,7 @@ async def run() -> None:
     gc.set_threshold(50_000, 20, 100)
     # A thread that tokenises beside the event loop wants the interpreter back within this, not within 5 ms.
     sys.setswitchinterval(0.002)
-    await serve(run_config, config, health=Health("gateway"))
+    await serve(run_config, config, health=Health("gateway", learning_only=LEARNING_ONLY))
 
 
 async def serve(run_config: RunConfig, config: GatewayConfig, *, health: Health) -> None:
@@ -87,7 +90,13 @@ async def serve(run_config: RunConfig, config: GatewayConfig, *, health: Health)
         stack.push_async_callback(client.aclose)
         batcher = Batcher(client)
         stack.push_async_callback(batcher.aclose)
-        channel = channels.open_channel(config.rollout_target, max_message_bytes=config.max_message_bytes)
+        channel = channels.open_channel(
+            config.rollout_target,
+            tls=config.client_tls(),
+            max_message_bytes=config.max_message_bytes,
+            # Not to workers that drain or hold no policy version yet: what is begun there could end with them.
+            healthy_service="users",
+        )
         stack.push_async_callback(channel.close)
         room = _Room(run_config, config, health, tokenizer, scanner, client, cast(Redis, batcher), channel)
         await room.serve()
@@ -222,12 +231,19 @@ class _Room:
                 self._desk,
                 FrontSettings.of(self._config),
                 listen=self._config.http_listen,
-                is_ready=self._health.ready,
+                is_ready=self._health.ready_for_users,
+                ssl_context=self._http_tls(),
             )
             background["http"] = front.run
         await serving.run_service(
             "gateway", self._config, health=self._health, register=self._register, background=background
         )
+
+    def _http_tls(self) -> ssl.SSLContext | None:
+        certificates = self._config.server_certificates("http")
+        if certificates is None:
+            return None
+        return tls.server_context(certificates, need_client_certificate=self._config.needs_client_certificates)
 
     def _register(self, server: grpc.aio.Server) -> Sequence[str]:
         gateway_pb2_grpc.add_GatewayServiceServicer_to_server(GatewayServicer(self._desk, self._config), server)

@@ -39,6 +39,8 @@ class GatewayConfig(ServiceConfig):
     """Address of the OpenAI-compatible HTTP front; port 0 picks a free one, "none" switches it off."""
     model_name: str = Field(default="policy", pattern=r"^[A-Za-z0-9_.:/-]{1,128}$")
     """What /v1/models lists."""
+    require_client_certificate: bool | None = False
+    """Clients come with API keys; here their certificates count only where this says so."""
 
     max_prompt_bytes: int = Field(default=32_768, ge=1)
     max_messages: int = Field(default=128, ge=1)

@@ -1,17 +1,24 @@
 """Whether this worker takes training work, and if not, why. Users are served whenever a version is applied."""
 
+from collections.abc import Callable
+
 from onlinerlhf.rollout.updater import Updater
 
 
 class Admission:
-    """The floor: healthy, a version applied, and not too far behind the newest known one."""
+    """The floor: not on its way out, a version applied, and not too far behind the newest known one."""
 
-    def __init__(self, updater: Updater, *, max_versions_behind: int) -> None:
+    def __init__(
+        self, updater: Updater, *, max_versions_behind: int, is_draining: Callable[[], bool] = lambda: False
+    ) -> None:
         self._updater = updater
         self._max_versions_behind = max_versions_behind
+        self._is_draining = is_draining
 
     def refusal(self, version: int) -> str:
         """Why training work must wait; empty: it need not."""
+        if self._is_draining():
+            return "draining"
         if version == 0:
             return "no policy version applied yet"
         behind = self._updater.versions_behind

@@ -45,16 +45,18 @@ async def compose(run_config: RunConfig, config: RolloutConfig) -> None:
     from onlinerlhf.rollout.engine import Engine
     from onlinerlhf.rollout.service import RolloutServicer
 
-    health = Health("rollout")
+    health = Health("rollout", learning_only=("redis", "weight_updates", "work"))
     usage = Usage()
     engine = Engine(config, usage=usage)
     keeper = EngineKeeper(engine, health)
     client = redis.connect(run_config)
-    channel = channels.open_channel(config.learner_target, max_message_bytes=config.max_message_bytes)
+    channel = channels.open_channel(
+        config.learner_target, tls=config.client_tls(), max_message_bytes=config.max_message_bytes
+    )
     source = LearnerSource(channel, fetch_timeout_seconds=config.fetch_timeout_seconds, line=config.weights_line)
     staging = Staging(source, config.staging_dir, expected_shapes=model_shapes(config.model_dir))
     updater = Updater(source, staging, engine, health, manifest_wait_seconds=config.manifest_wait_seconds)
-    admission = Admission(updater, max_versions_behind=config.max_versions_behind)
+    admission = Admission(updater, max_versions_behind=config.max_versions_behind, is_draining=lambda: health.draining)
     keys = RunKeys(run_config.id)
     patience = redis.Patience(health)
     consumer = Consumer(

@@ -84,6 +84,7 @@ class RolloutServicer(rollout_pb2_grpc.RolloutServiceServicer):
             last_refusal=self._updater.last_refusal,
             idle_share=self._usage.idle_share,
             observed_seconds=self._usage.observed_seconds,
+            num_user_requests=self._num_users,
         )
 
     def _spec(self, request: rollout_pb2.RolloutGenerateRequest) -> SamplingSpec:

@@ -7,19 +7,23 @@
 
 There is no batch to wait for: max_concurrent_samples have a slot, read_ahead_samples wait for one, and a slot that
 becomes free is filled from these in the same moment, without a word to Redis.
+
+Told to stop: what is being sampled may finish, for most of drain_seconds; what waits for a slot, and what did not get
+done, is given back, and another worker has it at once.
 """
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
-from onlinerlhf.core.errors import InvalidInput, OnlineRLHFError
+from onlinerlhf.core.errors import InvalidInput, OnlineRLHFError, Unavailable
 from onlinerlhf.core.samples import Rollout, RolloutGroup, SamplingSpec, Stage
 from onlinerlhf.rollout import metrics
 from onlinerlhf.rollout.config import RolloutConfig
 from onlinerlhf.runtime import tracing, wire
 from onlinerlhf.runtime.streams import Consumer, Delivery, Streams
+from onlinerlhf.runtime.tasks import unless
 
 log = logging.getLogger(__name__)
 
@@ -28,6 +32,8 @@ _FLOOR_POLL_SECONDS = 0.1
 _GATHER_SECONDS = 0.005
 # Of drain_seconds: what is left over is for giving back what did not get done.
 _FINISH_SHARE = 0.8
+_CANCEL_SHARE = 0.05
+_GIVE_BACK_SHARE = 0.1
 
 
 class Sampler(Protocol):
@@ -62,6 +68,8 @@ class RolloutWorker:
         self._refusal = refusal
         self._spec = config.sampling
         self._tasks: dict[asyncio.Task[None], Delivery] = {}
+        self._begun: set[str] = set()
+        """Entries that have, or had, a slot."""
         self._slots = asyncio.Semaphore(config.max_concurrent_samples)
         self._num_unsampled = 0
         self._sampled = asyncio.Event()
@@ -75,13 +83,19 @@ class RolloutWorker:
         """Work until `stop`, then finish what was read, or give it back."""
         # A run that failed may have left tasks that never began, and nobody else takes them off these counts.
         self._tasks.clear()
+        self._begun.clear()
         self._num_unsampled = 0
         async with self._consumer, asyncio.TaskGroup() as group:
             while not stop.is_set():
                 room = await self._room(stop)
                 if room == 0:
                     continue
-                for delivery in await self._consumer.read(max_count=room, block_seconds=_READ_BLOCK_SECONDS):
+                deliveries = await self._consumer.read(max_count=room, block_seconds=_READ_BLOCK_SECONDS, stop=stop)
+                if stop.is_set():
+                    # Too late to begin with them.
+                    await self._give_back(deliveries)
+                    break
+                for delivery in deliveries:
                     task = group.create_task(self._process(delivery), name=f"sample-{delivery.sample_id}")
                     self._tasks[task] = delivery
                     self._num_unsampled += 1
@@ -100,10 +114,9 @@ class RolloutWorker:
         if self._refusal(self._sampler.version):
             await asyncio.sleep(_FLOOR_POLL_SECONDS)
             return 0
-        # In flight first: a sample handed over in between counts twice, never not at all. Likewise between the streams.
-        in_flight = self.num_in_flight
-        backlog = await self._streams.backlog(Stage.ROLLOUTS) + await self._streams.backlog(Stage.SCORED)
-        ahead = self._config.max_samples_ahead - in_flight - backlog
+        ahead = await unless(stop, self._num_ahead())
+        if ahead is None:
+            return 0
         if ahead > 0:
             return min(free, ahead)
         await self._streams.wait_for_room(
@@ -113,6 +126,13 @@ class RolloutWorker:
             stop=stop,
         )
         return 0
+
+    async def _num_ahead(self) -> int:
+        """How many more samples may be ahead of the learner."""
+        # In flight first: a sample handed over in between counts twice, never not at all. Likewise between the streams.
+        in_flight = self.num_in_flight
+        backlog = await self._streams.backlog(Stage.ROLLOUTS) + await self._streams.backlog(Stage.SCORED)
+        return self._config.max_samples_ahead - in_flight - backlog
 
     async def _process(self, delivery: Delivery) -> None:
         try:
@@ -133,6 +153,7 @@ class RolloutWorker:
             prompt = wire.load_prompt(delivery.payload)
             request_id = f"{delivery.sample_id}-{delivery.attempt}"
             async with self._slots:
+                self._begun.add(delivery.entry_id)
                 attributes: tracing.Attributes = {"sample_id": delivery.sample_id, "version": self._sampler.version}
                 with tracing.span("rollout.sample", parent=prompt.traceparent, attributes=attributes):
                     rollouts = await self._sampler.sample(prompt.token_ids, self._spec, request_id=request_id)
@@ -142,20 +163,36 @@ class RolloutWorker:
         return RolloutGroup(prompt=prompt, sampling=self._spec, rollouts=rollouts, worker_id=self._config.worker_id)
 
     def _done(self, task: asyncio.Task[None]) -> None:
-        self._tasks.pop(task, None)
+        delivery = self._tasks.pop(task, None)
+        if delivery is not None:
+            self._begun.discard(delivery.entry_id)
 
     async def _drain(self) -> None:
-        """Let what is in flight finish; others take what does not."""
-        unfinished: dict[asyncio.Task[None], Delivery] = dict(self._tasks)
+        """Let what is being sampled finish; others take the rest, and what does not finish."""
+        await self._hand_back(task for task, delivery in self._tasks.items() if delivery.entry_id not in self._begun)
+        if self._tasks:
+            await asyncio.wait(list(self._tasks), timeout=self._config.drain_seconds * _FINISH_SHARE)
+        await self._hand_back(self._tasks)
+
+    async def _hand_back(self, tasks: Iterable[asyncio.Task[None]]) -> None:
+        unfinished = {task: self._tasks[task] for task in tasks}
         if not unfinished:
             return
-        _, late = await asyncio.wait(unfinished, timeout=self._config.drain_seconds * _FINISH_SHARE)
-        if late:
-            for task in late:
-                task.cancel()
-            await asyncio.wait(late, timeout=self._config.drain_seconds)
-            await self._consumer.give_back([unfinished[task] for task in late])
-            log.info("gave back unfinished samples", extra={"count": len(late)})
+        for task in unfinished:
+            task.cancel()
+        await asyncio.wait(unfinished, timeout=self._config.drain_seconds * _CANCEL_SHARE)
+        # Of those that moved on in the last moment there is nothing to give back, and the script sees that.
+        await self._give_back(list(unfinished.values()))
+
+    async def _give_back(self, deliveries: Sequence[Delivery]) -> None:
+        if not deliveries:
+            return
+        try:
+            await self._consumer.give_back(deliveries, give_up_seconds=self._config.drain_seconds * _GIVE_BACK_SHARE)
+            log.info("gave back unfinished samples", extra={"count": len(deliveries)})
+        except Unavailable as error:
+            # Nothing is lost: nobody renews these leases any more, and others take over when they have run out.
+            log.warning("samples not given back", extra={"count": len(deliveries), "reason": str(error)})
 
 
 async def _first_of(*events: asyncio.Event) -> None:

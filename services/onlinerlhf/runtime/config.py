@@ -10,14 +10,15 @@ import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from types import NoneType
-from typing import Any, Final, TypeVar, get_args
+from typing import Any, Final, Self, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
 
 from onlinerlhf.core.errors import ConfigError
+from onlinerlhf.runtime.certificates import CertificateFiles, ClientTls
 
 PREFIX: Final = "ONLINERLHF_"
-SECTIONS: Final = ("run", "gateway", "rollout", "reward", "learner")
+SECTIONS: Final = ("run", "gateway", "rollout", "reward", "learner", "scaler")
 MAX_MESSAGE_BYTES: Final = 4 * 1024 * 1024
 
 
@@ -55,6 +56,53 @@ class ServiceConfig(Section):
     max_message_bytes: int = Field(default=MAX_MESSAGE_BYTES, ge=1024)
     max_call_seconds: float = Field(default=600.0, gt=0)
     """Deadline of a call that brings none."""
+
+    health_listen: str | None = None
+    """Plaintext gRPC address that serves grpc.health.v1 and nothing else, for probes that cannot speak TLS."""
+    tls_cert: Path | None = None
+    """PEM chain, this room's first: the server speaks TLS with it, and calls to other rooms present it."""
+    tls_key: Path | None = None
+    tls_ca: Path | None = None
+    """PEM authorities that other rooms, and where they need certificates clients, are verified with."""
+    require_client_certificate: bool | None = None
+    """Whether callers must present a certificate of tls_ca. None: they must where tls_ca is set."""
+    max_connection_age_seconds: float | None = Field(default=None, gt=0)
+    """Age, give or take a tenth, at which a connection takes no more calls: clients then look their target up anew."""
+    max_connection_age_grace_seconds: float | None = Field(default=None, gt=0)
+    """How long calls on such a connection may go on. None: max_call_seconds."""
+
+    @model_validator(mode="after")
+    def _tls_is_whole(self) -> Self:
+        if (self.tls_cert is None) != (self.tls_key is None):
+            raise ValueError("tls_cert and tls_key go together: one of them is not set")
+        if self.tls_ca is not None and self.tls_cert is None:
+            raise ValueError("tls_ca without tls_cert and tls_key would leave this room's own server without TLS")
+        if self.require_client_certificate and self.tls_ca is None:
+            raise ValueError("require_client_certificate needs tls_ca to verify certificates with")
+        return self
+
+    @property
+    def needs_client_certificates(self) -> bool:
+        """Whether this room's servers refuse callers without a certificate of tls_ca."""
+        required = self.require_client_certificate
+        return self.tls_ca is not None if required is None else required
+
+    @property
+    def connection_grace_seconds(self) -> float:
+        """How long calls may outlive max_connection_age_seconds."""
+        return self.max_connection_age_grace_seconds or self.max_call_seconds
+
+    def server_certificates(self, role: str) -> CertificateFiles | None:
+        """What this room's servers speak TLS with. None: plaintext. Raises StartupError where files are of no use."""
+        if self.tls_cert is None:
+            return None
+        return CertificateFiles(role=role, cert=self.tls_cert, key=self.tls_key, ca=self.tls_ca)
+
+    def client_tls(self) -> ClientTls | None:
+        """How this room calls others: with its own certificate, verifying theirs. None: without TLS."""
+        if self.tls_cert is None:
+            return None
+        return ClientTls(cert=self.tls_cert, key=self.tls_key, ca=self.tls_ca)
 
 
 C = TypeVar("C", bound=Section)

@@ -28,6 +28,7 @@ from onlinerlhf.runtime.leases import Delivery, Leases
 from onlinerlhf.runtime.ledger import dropped_state, trained_state
 from onlinerlhf.runtime.redis import Argument, Patience, away_reason, command
 from onlinerlhf.runtime.rights import Rights, in_training
+from onlinerlhf.runtime.tasks import unless
 
 log = logging.getLogger(__name__)
 
@@ -104,8 +105,8 @@ class Consumer:
             # The name stays in the group, which costs nothing.
             log.debug("consumer not removed", extra={"stage": self._stage, "error": type(gone).__name__})
 
-    async def read(self, *, max_count: int, block_seconds: float) -> list[Delivery]:
-        """Up to `max_count` samples; [] where there was none, or no Redis, for `block_seconds`.
+    async def read(self, *, max_count: int, block_seconds: float, stop: asyncio.Event | None = None) -> list[Delivery]:
+        """Up to `max_count` samples; [] where there was none, or no Redis, for `block_seconds`, or `stop` came.
 
         Own entries from before a restart come first, then given-back ones and those of dead consumers, then new ones.
         Never returns what is held already.
@@ -128,7 +129,13 @@ class Consumer:
                 continue
             if deadline <= loop.time():
                 return []
-            await self._wait_for_entry_after(last_entry, min(left_seconds, BLOCK_SLICE_SECONDS))
+            waiting = self._wait_for_entry_after(last_entry, min(left_seconds, BLOCK_SLICE_SECONDS))
+            if stop is None:
+                await waiting
+                continue
+            await unless(stop, waiting)
+            if stop.is_set():
+                return []
 
     async def hand_over(self, delivery: Delivery, payload: bytes) -> bool:
         """To the next stage. False: the sample had moved on, be it by an earlier try whose reply was lost, or it was
@@ -178,8 +185,8 @@ class Consumer:
         await self._patience("note an error", note)
         self._leases.set_aside(delivery.entry_id)
 
-    async def give_back(self, deliveries: Sequence[Delivery]) -> None:
-        """Others may take them at once, and the attempt does not count."""
+    async def give_back(self, deliveries: Sequence[Delivery], *, give_up_seconds: float | None = None) -> None:
+        """Others may take them at once, and the attempt does not count. Raises Unavailable after give_up_seconds."""
         if not deliveries:
             return
         pairs = [part for delivery in deliveries for part in (delivery.entry_id, delivery.sample_id)]
@@ -187,7 +194,8 @@ class Consumer:
         arguments: list[Argument] = [self._keys.group, self._name, RETURNED, *pairs]
         script = partial(stream_scripts.GIVE_BACK.run, self._redis, keys, arguments)
         with self._leases.settling(delivery.entry_id for delivery in deliveries):
-            await self._patience("give back", partial(self._leases.in_group, script))
+            give_back = partial(self._leases.in_group, script)
+            await self._patience("give back", give_back, give_up_seconds=give_up_seconds)
 
     async def finish(self, entries: Sequence[tuple[str, str]], *, version: int) -> int:
         """(entry id, sample id) pairs were learned from: trained. Returns how many had not been finished before.

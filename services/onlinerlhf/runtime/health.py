@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from onlinerlhf.core.errors import WaitTimeout
@@ -34,12 +34,21 @@ class _State:
 class Health:
     """A room's components. To be used from the event loop's thread."""
 
-    def __init__(self, room: str, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        room: str,
+        *,
+        learning_only: Collection[str] = ("redis",),
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`learning_only`: components without which users are answered all the same."""
         self.room = room
+        self._learning_only = frozenset(learning_only)
         self._clock = clock
         self._started = clock()
         self._states: dict[str, _State] = {}
         self._draining = False
+        self._stalled: str | None = None
         self._changed = asyncio.Event()
 
     def set(self, component: str, *, ok: bool, reason: str = "") -> None:
@@ -49,7 +58,7 @@ class Health:
         if state is not None and state.ok == ok:
             if state.reason != reason:
                 state.reason = reason
-                self._announce()
+                self.announce()
             return
         self._states[component] = _State(ok=ok, reason=reason, since=self._clock())
         metrics.COMPONENT_UP.labels(self.room, component).set(ok)
@@ -58,11 +67,36 @@ class Health:
         elif state is not None:
             down_seconds = round(self._clock() - state.since, 3)
             log.info("component ok again", extra={"component": component, "down_seconds": down_seconds})
-        self._announce()
+        self.announce()
 
     def ready(self) -> bool:
         """Whether work should come here: all components are ok, and no drain has begun."""
         return not self._draining and all(state.ok for state in self._states.values())
+
+    def ready_for_users(self) -> bool:
+        """Whether users can be answered here: as ready, but for what only learning needs."""
+        return not self._draining and all(
+            state.ok for name, state in self._states.items() if name not in self._learning_only
+        )
+
+    def stall(self, reason: str | None) -> None:
+        """Declare that this process turns and gets nowhere, so that it is better restarted. None: it gets on again.
+
+        For what a restart may mend alone: a peer that is away is no stall.
+        """
+        if reason == self._stalled:
+            return
+        self._stalled = reason
+        if reason is None:
+            log.info("no longer stalled")
+        else:
+            log.error("stalled", extra={"reason": reason})
+        self.announce()
+
+    @property
+    def alive(self) -> bool:
+        """Whether a restart would be wrong: also during a drain, and while peers are away."""
+        return self._stalled is None
 
     @property
     def draining(self) -> bool:
@@ -87,7 +121,7 @@ class Health:
         if not self._draining:
             self._draining = True
             log.info("draining")
-            self._announce()
+            self.announce()
 
     @property
     def changed(self) -> asyncio.Event:
@@ -105,6 +139,7 @@ class Health:
             what = "the drain ended" if self._draining else ", ".join(bad)
             raise WaitTimeout(f"{self.room} was not ready after {timeout_seconds:g} s: {what}") from None
 
-    def _announce(self) -> None:
+    def announce(self) -> None:
+        """Wake everybody who waits for a change."""
         changed, self._changed = self._changed, asyncio.Event()
         changed.set()

@@ -20,7 +20,7 @@ from redis.exceptions import RedisError
 from onlinerlhf.core.samples import DropReason, Outcome, Stage
 from onlinerlhf.runtime import metrics
 from onlinerlhf.runtime.keys import RunKeys
-from onlinerlhf.runtime.redis import away_reason, command
+from onlinerlhf.runtime.redis import Script, away_reason, command
 
 log = logging.getLogger(__name__)
 
@@ -77,6 +77,28 @@ local function ledger_move(states, counts, sample, from, to)
 end
 """
 """Lua functions that a script starts with where it admits or moves samples."""
+
+_STREAM_STATE: Final = Script("""
+-- KEYS stream. ARGV group. Replies its length, the age of its oldest entry, and the longest time that an entry in hand
+-- went without a sign of life, both in ms by this server's clock. Payloads stay here.
+local length = redis.call('XLEN', KEYS[1])
+local oldest, idle = 0, 0
+local first = redis.call('XRANGE', KEYS[1], '-', '+', 'COUNT', 1)[1]
+if first then
+  local now = redis.call('TIME')
+  oldest = math.max(0, now[1] * 1000 + math.floor(now[2] / 1000) - tonumber(string.match(first[1], '^%d+')))
+end
+-- Each look asks for one that is idle for longer than the last found: a few looks, as the first are the oldest.
+for _ = 1, 64 do
+  local rows = redis.pcall('XPENDING', KEYS[1], ARGV[1], 'IDLE', idle + 1, '-', '+', 1)
+  -- No group yet: nobody has read, and nothing is in hand.
+  if rows.err and string.find(rows.err, 'NOGROUP', 1, true) then break end
+  if rows.err then return rows end
+  if not rows[1] then break end
+  idle = rows[1][3]
+end
+return {length, oldest, idle}
+""")
 
 
 def trained_state(version: int) -> str:
@@ -176,10 +198,16 @@ class Ledger:
         for stage, num in counts.pending.items():
             metrics.LEDGER_SAMPLES.labels(stage, "").set(num)
             if stage is not Stage.POOL:
-                backlog = await command(self._redis, "XLEN", self._keys.stream(stage))
-                metrics.STREAM_BACKLOG.labels(stage).set(backlog)
-                dead = await command(self._redis, "XLEN", self._keys.dead(stage))
-                metrics.DEAD_STREAM_LENGTH.labels(stage).set(dead)
+                await self._export_stream(stage)
+
+    async def _export_stream(self, stage: Stage) -> None:
+        keys, group = [self._keys.stream(stage)], [self._keys.group]
+        backlog, oldest_ms, idle_ms = await _STREAM_STATE.run(self._redis, keys, group)
+        metrics.STREAM_BACKLOG.labels(stage).set(backlog)
+        metrics.STREAM_OLDEST.labels(stage).set(oldest_ms / 1000)
+        metrics.STREAM_PENDING_IDLE.labels(stage).set(idle_ms / 1000)
+        dead = await command(self._redis, "XLEN", self._keys.dead(stage))
+        metrics.DEAD_STREAM_LENGTH.labels(stage).set(dead)
 
 
 def count_states(states: Iterable[str]) -> LedgerCounts:

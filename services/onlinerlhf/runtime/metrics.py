@@ -3,6 +3,14 @@
 from prometheus_client import Counter, Gauge, Histogram
 
 STREAM_BACKLOG = Gauge("onlinerlhf_stream_backlog", "Entries of a work stream: unread and in hand", ["stage"])
+STREAM_OLDEST = Gauge(
+    "onlinerlhf_stream_oldest_seconds", "Age of a work stream's oldest entry; 0: it is empty", ["stage"]
+)
+STREAM_PENDING_IDLE = Gauge(
+    "onlinerlhf_stream_pending_idle_seconds",
+    "Longest time that nobody renewed the lease of an entry in hand; 0: none is in hand",
+    ["stage"],
+)
 DEAD_STREAM_LENGTH = Gauge("onlinerlhf_dead_stream_length", "Dead letters kept", ["stage"])
 HELD = Gauge("onlinerlhf_held_entries", "Entries that this process holds a lease on", ["stage"])
 HANDED_OVER = Counter("onlinerlhf_handed_over_total", "Samples that this process moved on from a stage", ["stage"])
@@ -26,4 +34,7 @@ RPC_SECONDS = Histogram(
 COMPONENT_UP = Gauge("onlinerlhf_component_up", "1: the component is ok", ["room", "component"])
 BACKGROUND_RESTARTS = Counter(
     "onlinerlhf_background_restarts_total", "Background tasks that failed and were restarted", ["task"]
+)
+TLS_RELOADS = Counter(
+    "onlinerlhf_tls_reloads_total", "Changed certificate files, loaded or refused because of no use", ["role", "result"]
 )

@@ -1,31 +1,28 @@
 """Runs a room: a gRPC server with health, reflection and diagnostics, its background tasks, and a graceful end.
 
 SIGTERM -> health says not serving -> background tasks stop reading and finish what they hold (drain_seconds)
-        -> the server takes no more calls and finishes those in flight (what is left of drain_seconds) -> return
+        -> the server takes no more calls and finishes those in flight (what is left of drain_seconds)
+        -> the health port, which answered all the while, goes too -> return
 """
 
 import asyncio
 import logging
 import signal
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
-from typing import Any, Final, NoReturn, TypeAlias
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Final, NoReturn, TypeAlias
 
-import grpc
-from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_health.v1.health import aio as health_aio
-from grpc_reflection.v1alpha import reflection
 from prometheus_client import start_http_server
 
 from onlinerlhf.core.errors import OnlineRLHFError, StartupError
 from onlinerlhf.runtime import metrics
 from onlinerlhf.runtime.config import ServiceConfig
 from onlinerlhf.runtime.health import Health
-from onlinerlhf.runtime.interceptor import CallInterceptor
+from onlinerlhf.runtime.health_service import HealthServicer
+from onlinerlhf.runtime.listening import Register, health_server, room_server
 from onlinerlhf.runtime.statuses import status_of
 from onlinerlhf.runtime.tasks import end
-from onlinerlhf.v1 import diagnostics_pb2, diagnostics_pb2_grpc
 
 __all__ = ["Background", "Register", "main", "run_service", "status_of"]
 
@@ -33,13 +30,9 @@ log = logging.getLogger(__name__)
 
 Background: TypeAlias = Callable[[asyncio.Event], Awaitable[None]]
 """Gets `stop`; returns when it has drained. Raises: it is restarted, later each time."""
-Register: TypeAlias = Callable[[grpc.aio.Server], Sequence[str]]
-"""Adds servicers; returns their full names."""
 
 MIN_BACKOFF_SECONDS: Final = 1.0
 MAX_BACKOFF_SECONDS: Final = 30.0
-MAX_PENDING_CALLS: Final = 10_000
-"""Calls that a server holds which it has not begun; beyond twice as many it cancels them."""
 MIN_GRACE_SECONDS: Final = 1.0
 """For calls in flight, where background tasks used the drain time up."""
 
@@ -55,8 +48,9 @@ async def run_service(
     """Serve until SIGTERM or SIGINT. Raises StartupError where that cannot begin or go on."""
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
+    answers = HealthServicer(health)
     with _metrics_server(config), _signals(stop, health):
-        async with _server(config, health, register) as server:
+        async with health_server(config, answers), room_server(config, health, answers, register) as server:
             try:
                 async with asyncio.TaskGroup() as group:
                     tasks = [
@@ -88,52 +82,6 @@ def main(room: str, compose: Callable[[], Awaitable[None]]) -> NoReturn:
     except KeyboardInterrupt:
         sys.exit(130)
     sys.exit(0)
-
-
-@asynccontextmanager
-async def _server(config: ServiceConfig, health: Health, register: Register) -> AsyncIterator[grpc.aio.Server]:
-    server = grpc.aio.server(
-        interceptors=[CallInterceptor(max_call_seconds=config.max_call_seconds)],
-        options=[
-            ("grpc.max_receive_message_length", config.max_message_bytes),
-            ("grpc.max_send_message_length", config.max_message_bytes),
-            # Two processes on one port would share its calls without a word.
-            ("grpc.so_reuseport", 0),
-            ("grpc.keepalive_time_ms", 30_000),
-            ("grpc.keepalive_timeout_ms", 10_000),
-            ("grpc.keepalive_permit_without_calls", 1),
-            # Clients ping during long calls; that is no abuse.
-            ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
-            ("grpc.http2.max_ping_strikes", 0),
-            # A burst waits for its turn; grpc would cancel what is beyond 1,000 without a word to anybody here.
-            ("grpc.server.max_pending_requests", MAX_PENDING_CALLS),
-            ("grpc.server.max_pending_requests_hard_limit", 2 * MAX_PENDING_CALLS),
-        ],
-    )
-    health_servicer = health_aio.HealthServicer()
-    services = [*register(server), diagnostics_pb2.DESCRIPTOR.services_by_name["DiagnosticsService"].full_name]
-    health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)
-    diagnostics_pb2_grpc.add_DiagnosticsServiceServicer_to_server(_Diagnostics(health), server)
-    reflection.enable_server_reflection(
-        (*services, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name, reflection.SERVICE_NAME), server
-    )
-    address = _bind(server, config.listen)
-    await server.start()
-    mirror = asyncio.create_task(_mirror(health, health_servicer, services), name="health")
-    log.info("listening", extra={"address": address})
-    try:
-        yield server
-    finally:
-        await end([mirror])
-        await server.stop(None)
-
-
-def _bind(server: grpc.aio.Server, listen: str) -> str:
-    try:
-        port = server.add_insecure_port(listen)
-    except RuntimeError as error:
-        raise StartupError(f"cannot listen on {listen}: the address is in use or not of this machine") from error
-    return listen if listen.startswith("unix") else f"{listen.rpartition(':')[0]}:{port}"
 
 
 async def _keep_running(name: str, task: Background, stop: asyncio.Event, health: Health) -> None:
@@ -169,18 +117,6 @@ async def _drain(tasks: Sequence[asyncio.Task[None]], seconds: float) -> None:
     for task in late:
         log.warning("not drained in time", extra={"task": task.get_name(), "drain_seconds": seconds})
     await end(late)
-
-
-async def _mirror(health: Health, servicer: health_aio.HealthServicer, services: Sequence[str]) -> None:
-    """Keep the standard health service at what Health says, for the server and for each service."""
-    while True:
-        changed = health.changed
-        serving = (
-            health_pb2.HealthCheckResponse.SERVING if health.ready() else health_pb2.HealthCheckResponse.NOT_SERVING
-        )
-        for service in ("", *services):
-            await servicer.set(service, serving)
-        await changed.wait()
 
 
 async def _set_within(event: asyncio.Event, seconds: float) -> bool:
@@ -238,19 +174,3 @@ def _startup_error(error: Exception) -> StartupError | None:
 def _first(group: BaseExceptionGroup[StartupError]) -> StartupError:
     inner = group.exceptions[0]
     return _first(inner) if isinstance(inner, BaseExceptionGroup) else inner
-
-
-class _Diagnostics(diagnostics_pb2_grpc.DiagnosticsServiceServicer):
-    def __init__(self, health: Health) -> None:
-        self._health = health
-
-    async def GetComponents(
-        self, request: diagnostics_pb2.GetComponentsRequest, context: "grpc.aio.ServicerContext[Any, Any]"
-    ) -> diagnostics_pb2.GetComponentsResponse:
-        components = [
-            diagnostics_pb2.Component(name=part.name, ok=part.ok, reason=part.reason, since_seconds=part.since_seconds)
-            for part in self._health.components()
-        ]
-        return diagnostics_pb2.GetComponentsResponse(
-            room=self._health.room, components=components, uptime_seconds=self._health.uptime_seconds
-        )

@@ -12,6 +12,9 @@ from onlinerlhf.runtime.redis import Script
 DEAD_LETTERS_KEPT: Final = 10_000
 """About as many; older ones go. Never applied to a work stream."""
 
+FORGET_LEASES: Final = 20
+"""A consumer that holds nothing is forgotten when it gave no sign for so many leases."""
+
 LUA_SETTLE: Final = (
     LUA_TRANSITION
     + """
@@ -115,6 +118,20 @@ local function claim(rows, counting)
   return true
 end
 
+-- Pods get a new name with every replacement. A consumer that holds nothing and gave no sign for many leases is gone,
+-- or it rests and is known again at its next read: of one that holds nothing, nothing can be lost. One that holds
+-- stays: its entries would go with it.
+local function forget_idle()
+  for _, row in ipairs(redis.call('XINFO', 'CONSUMERS', stream, group)) do
+    local info = {}
+    for i = 1, #row, 2 do info[row[i]] = row[i + 1] end
+    local is_spare = info.name ~= me and info.name ~= returned and info.pending == 0
+    if is_spare and info.idle > """
+    + str(FORGET_LEASES)
+    + """ * tonumber(lease) then redis.call('XGROUP', 'DELCONSUMER', stream, group, info.name) end
+  end
+end
+
 local left = 0
 if recover > 0 then
   -- Known to the group before its first entry, so that operators see who reads. Where memory is full, it is not yet.
@@ -124,7 +141,10 @@ if recover > 0 then
   if not done or #rows == page then left = 1 end
 end
 claim(redis.call('XPENDING', stream, group, '-', '+', page, returned), true)
-if scan == '1' then claim(redis.call('XPENDING', stream, group, 'IDLE', lease, '-', '+', page), true) end
+if scan == '1' then
+  claim(redis.call('XPENDING', stream, group, 'IDLE', lease, '-', '+', page), true)
+  forget_idle()
+end
 if #taken < want then
   local reply = redis.call('XREADGROUP', 'GROUP', group, me, 'COUNT', want - #taken, 'STREAMS', stream, '>')
   if reply then

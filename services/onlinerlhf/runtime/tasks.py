@@ -1,11 +1,13 @@
-"""Ending tasks for good."""
+"""Ending tasks for good, and leaving work that is no longer wanted."""
 
 import asyncio
 import logging
-from collections.abc import Iterable
-from typing import Any, Final
+from collections.abc import Coroutine, Iterable
+from typing import Any, Final, TypeVar
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 ASK_AGAIN_SECONDS: Final = 0.5
 GIVE_UP_SECONDS: Final = 10.0
@@ -25,3 +27,14 @@ async def end(tasks: Iterable["asyncio.Task[Any]"]) -> None:
         _, pending = await asyncio.wait(pending, timeout=ASK_AGAIN_SECONDS)
     for task in pending:
         log.error("task does not end", extra={"task": task.get_name(), "waited_seconds": GIVE_UP_SECONDS})
+
+
+async def unless(stop: asyncio.Event, work: Coroutine[Any, Any, T]) -> T | None:
+    """Its result; None where `stop` came first. For work that may be left at any point, such as a question."""
+    asking = asyncio.ensure_future(work)
+    stopping = asyncio.ensure_future(stop.wait())
+    try:
+        await asyncio.wait((asking, stopping), return_when=asyncio.FIRST_COMPLETED)
+        return asking.result() if asking.done() else None
+    finally:
+        await end([asking, stopping])

@@ -202,6 +202,7 @@ class GetRolloutStatusResponse(_message.Message):
     LAST_REFUSAL_FIELD_NUMBER: _builtins.int
     IDLE_SHARE_FIELD_NUMBER: _builtins.int
     OBSERVED_SECONDS_FIELD_NUMBER: _builtins.int
+    NUM_USER_REQUESTS_FIELD_NUMBER: _builtins.int
     worker_id: _builtins.str
     version: _builtins.int
     """The label: the newest version verified and applied. 0: none yet."""
@@ -220,6 +221,8 @@ class GetRolloutStatusResponse(_message.Message):
     """Share of time since ready with no request in flight."""
     observed_seconds: _builtins.float
     """That time."""
+    num_user_requests: _builtins.int
+    """User-lane requests being answered."""
     def __init__(
         self,
         *,
@@ -236,10 +239,11 @@ class GetRolloutStatusResponse(_message.Message):
         last_refusal: _builtins.str = ...,
         idle_share: _builtins.float = ...,
         observed_seconds: _builtins.float = ...,
+        num_user_requests: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["idle_share", b"idle_share", "last_refusal", b"last_refusal", "num_in_flight", b"num_in_flight", "num_tokens_generated", b"num_tokens_generated", "num_updates_applied", b"num_updates_applied", "num_updates_refused", b"num_updates_refused", "observed_seconds", b"observed_seconds", "pause_seconds", b"pause_seconds", "ready", b"ready", "reason", b"reason", "tokens_per_second", b"tokens_per_second", "version", b"version", "worker_id", b"worker_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["idle_share", b"idle_share", "last_refusal", b"last_refusal", "num_in_flight", b"num_in_flight", "num_tokens_generated", b"num_tokens_generated", "num_updates_applied", b"num_updates_applied", "num_updates_refused", b"num_updates_refused", "num_user_requests", b"num_user_requests", "observed_seconds", b"observed_seconds", "pause_seconds", b"pause_seconds", "ready", b"ready", "reason", b"reason", "tokens_per_second", b"tokens_per_second", "version", b"version", "worker_id", b"worker_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -5,6 +5,7 @@ import os
 import signal
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -12,7 +13,7 @@ import grpc
 from onlinerlhf.core import errors
 from onlinerlhf.runtime.config import ServiceConfig
 from onlinerlhf.runtime.health import Health
-from onlinerlhf.runtime.serving import Background, run_service
+from onlinerlhf.runtime.serving import Background, Register, run_service
 from onlinerlhf.v1 import gateway_pb2, gateway_pb2_grpc
 from redis_servers import free_port
 
@@ -53,6 +54,7 @@ class Servicer(gateway_pb2_grpc.GatewayServiceServicer):
         self.started = asyncio.Event()
         self.release = asyncio.Event()
         self.num_failures_left = 0
+        self.num_generated = 0
 
     async def SubmitPrompt(self, request: gateway_pb2.SubmitPromptRequest, context: Any) -> Any:
         self.started.set()
@@ -60,6 +62,7 @@ class Servicer(gateway_pb2_grpc.GatewayServiceServicer):
         return gateway_pb2.SubmitPromptResponse(receipt=gateway_pb2.Receipt(sample_id="s1"))
 
     async def Generate(self, request: gateway_pb2.GenerateRequest, context: Any) -> Any:
+        self.num_generated += 1
         yield gateway_pb2.GenerateResponse(token=gateway_pb2.Token(text="one"))
         await self._do(request.user_id, context)
         yield gateway_pb2.GenerateResponse(token=gateway_pb2.Token(text="two"))
@@ -102,21 +105,28 @@ class Running:
 
 @asynccontextmanager
 async def running(
-    *, background: Mapping[str, Background] | None = None, metrics_port: int = 0, **settings: float
+    *,
+    background: Mapping[str, Background] | None = None,
+    metrics_port: int = 0,
+    address: str | None = None,
+    register: Register | None = None,
+    **settings: float | str | Path,
 ) -> AsyncIterator[Running]:
     """Serve on a free port until the block ends, or until terminate()."""
     servicer, health = Servicer(), Health("test")
-    address = f"127.0.0.1:{free_port()}"
+    address = address or f"127.0.0.1:{free_port()}"
     config = ServiceConfig.model_validate(
         {"listen": address, "drain_seconds": 3.0, "metrics_port": metrics_port, **settings}
     )
 
-    def register(server: grpc.aio.Server) -> Sequence[str]:
+    def register_all(server: grpc.aio.Server) -> Sequence[str]:
+        if register is not None:
+            return register(server)
         gateway_pb2_grpc.add_GatewayServiceServicer_to_server(servicer, server)
         return [gateway_pb2.DESCRIPTOR.services_by_name["GatewayService"].full_name]
 
     async def run() -> None:
-        await run_service("test", config, health=health, register=register, background=background or {})
+        await run_service("test", config, health=health, register=register_all, background=background or {})
 
     task = asyncio.create_task(run(), name="service")
     try:

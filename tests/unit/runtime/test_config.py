@@ -6,6 +6,8 @@ import pytest
 from pydantic import Field, SecretStr
 
 from onlinerlhf.core.errors import ConfigError
+from onlinerlhf.gateway.config import GatewayConfig
+from onlinerlhf.runtime.certificates import ClientTls
 from onlinerlhf.runtime.config import ServiceConfig, describe, load
 
 
@@ -86,3 +88,45 @@ def test_secrets_are_masked_in_descriptions_and_absent_from_errors(toml: Path, m
     with pytest.raises(ConfigError) as caught:
         load("gateway", RoomConfig, path=toml)
     assert "hunter" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ("tls_cert = 'a'", "tls_cert and tls_key go together: one of them is not set"),
+        ("tls_key = 'a'", "tls_cert and tls_key go together: one of them is not set"),
+        ("tls_ca = 'a'", "tls_ca without tls_cert and tls_key would leave this room's own server without TLS"),
+        (
+            "tls_cert = 'a'\ntls_key = 'b'\nrequire_client_certificate = true",
+            "require_client_certificate needs tls_ca to verify certificates with",
+        ),
+    ],
+)
+def test_tls_by_halves_is_refused(tmp_path: Path, settings: str, message: str) -> None:
+    path = tmp_path / "platform.toml"
+    path.write_text(f"[reward]\n{settings}")
+    with pytest.raises(ConfigError, match=message):
+        load("reward", ServiceConfig, path=path)
+
+
+def test_certificates_are_asked_for_where_there_is_an_authority_unless_it_is_said_otherwise() -> None:
+    def config(**settings: str) -> ServiceConfig:
+        return ServiceConfig.model_validate({"tls_cert": "c", "tls_key": "k", **settings})
+
+    assert not ServiceConfig().needs_client_certificates and ServiceConfig().client_tls() is None
+    assert not config().needs_client_certificates
+    assert config(tls_ca="a").needs_client_certificates
+    assert not config(tls_ca="a", require_client_certificate="false").needs_client_certificates
+    assert config(tls_ca="a").client_tls() == ClientTls(cert=Path("c"), key=Path("k"), ca=Path("a"))
+
+
+def test_users_of_the_gateway_need_no_certificates_unless_it_is_said() -> None:
+    settings = {"model_dir": "m", "rollout_target": "r", "tls_cert": "c", "tls_key": "k", "tls_ca": "a"}
+    assert not GatewayConfig.model_validate(settings).needs_client_certificates
+    settings["require_client_certificate"] = "true"
+    assert GatewayConfig.model_validate(settings).needs_client_certificates
+
+
+def test_calls_outlive_their_connection_for_as_long_as_a_call_may_take_unless_it_is_said() -> None:
+    assert ServiceConfig(max_connection_age_seconds=30, max_call_seconds=90).connection_grace_seconds == 90
+    assert ServiceConfig(max_connection_age_grace_seconds=5).connection_grace_seconds == 5

@@ -66,3 +66,33 @@ async def test_waiting_for_readiness_ends_with_it_or_names_what_is_missing() -> 
         group.create_task(health.wait_ready(1))
         await asyncio.sleep(0)
         health.set("engine", ok=True)
+
+
+def test_what_only_learning_needs_does_not_take_users_away() -> None:
+    health = Health("gateway", learning_only=("redis", "feeder"))
+    health.set("tokenizer", ok=True)
+    health.set("redis", ok=False, reason="cannot be reached")
+    health.set("feeder", ok=False, reason="failed, is restarted")
+    assert not health.ready() and health.ready_for_users()
+    health.set("tokenizer", ok=False, reason="gone")
+    assert not health.ready_for_users()
+    health.set("tokenizer", ok=True)
+    health.begin_drain()
+    assert not health.ready_for_users()
+
+
+def test_a_process_is_alive_until_it_says_that_it_is_stalled_whatever_its_peers_do(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    health = Health("scaler")
+    health.set("redis", ok=False, reason="cannot be reached")
+    health.begin_drain()
+    assert health.alive
+    caplog.clear()
+    with caplog.at_level(logging.INFO):
+        for reason in ("no turn for 60 s", "no turn for 60 s", None, None):
+            changed = health.changed
+            health.stall(reason)
+            assert health.alive is (reason is None)
+    assert [record.message for record in caplog.records] == ["stalled", "no longer stalled"]
+    assert not changed.is_set()

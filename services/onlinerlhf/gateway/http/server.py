@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import socket
+import ssl
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from typing import Any, Final
@@ -24,10 +25,20 @@ _GIVE_UP_SECONDS: Final = 5.0
 class HttpFront:
     """The HTTP server of a gateway."""
 
-    def __init__(self, desk: FrontDesk, settings: FrontSettings, *, listen: str, is_ready: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        desk: FrontDesk,
+        settings: FrontSettings,
+        *,
+        listen: str,
+        is_ready: Callable[[], bool],
+        ssl_context: ssl.SSLContext | None = None,
+    ) -> None:
+        """`ssl_context`: HTTPS. None: plaintext."""
         self._app = create_app(desk, settings, is_ready=is_ready)
         self._settings = settings
         self._listen = listen
+        self._ssl_context = ssl_context
         self.address = ""
         """Where it listens; known while it runs."""
 
@@ -38,7 +49,8 @@ class HttpFront:
             server = _Server(self._config())
             serving = asyncio.create_task(server.serve(sockets=[listener]), name="http serve")
             stopping = asyncio.create_task(stop.wait(), name="http stop")
-            log.info("listening", extra={"address": self.address, "protocol": "http"})
+            protocol = "http" if self._ssl_context is None else "https"
+            log.info("listening", extra={"address": self.address, "protocol": protocol})
             try:
                 await asyncio.wait((serving, stopping), return_when=asyncio.FIRST_COMPLETED)
                 server.should_exit = True
@@ -54,6 +66,7 @@ class HttpFront:
             head_seconds, max_head_bytes = settings.body_seconds, settings.max_head_bytes
             return ImpatientProtocol(*args, head_seconds=head_seconds, max_head_bytes=max_head_bytes, **kwargs)
 
+        context = self._ssl_context
         return uvicorn.Config(
             self._app,
             http=protocol,  # type: ignore[arg-type]
@@ -68,6 +81,7 @@ class HttpFront:
             limit_concurrency=settings.max_connections,
             timeout_keep_alive=settings.keep_alive_seconds,
             timeout_graceful_shutdown=max(int(settings.drain_seconds), 1),
+            ssl_context_factory=None if context is None else lambda _config, _default: context,
         )
 
 
