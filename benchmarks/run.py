@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-BENCHMARKS = ("learner", "rollout_throughput", "weight_update_pause", "idle_share", "gateway", "screening")
+BENCHMARKS = ("learner", "rollout_throughput", "weight_update_pause", "idle_share", "gateway", "screening", "scaling")
 LIMIT_SECONDS = 1200
 
 

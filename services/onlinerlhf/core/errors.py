@@ -12,7 +12,8 @@ OnlineRLHFError
 ├── LimitReached             a cap or a bound; later or never             RESOURCE_EXHAUSTED
 ├── Unavailable              a peer is away; try again                    UNAVAILABLE
 │   ├── WaitTimeout          a bounded wait ran out                       UNAVAILABLE
-│   └── RedisAway            keys and limits cannot be looked up (gateway) UNAVAILABLE
+│   ├── RedisAway            keys and limits cannot be looked up (gateway) UNAVAILABLE
+│   └── ApiAway, Conflict, Expired   the Kubernetes API (scaler)          UNAVAILABLE
 ├── WeightsRefused           an update failed; the old version serves     DATA_LOSS
 │   ├── ChecksumMismatch
 │   ├── BaseMissing          a delta whose parent is not applied
@@ -22,6 +23,7 @@ OnlineRLHFError
 ├── ScreenFailed             nobody knows what is in a text (gateway)     -
 ├── DataError                a row of a training file cannot be used      -
 └── StartupError             a service cannot start; one line says why    -
+    ├── LeaseLost            another replica leads (scaler)               -
     └── ConfigError
 """
 

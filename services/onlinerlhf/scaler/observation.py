@@ -6,6 +6,16 @@ from enum import StrEnum
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Pod:
+    """A rollout pod as Kubernetes lists it."""
+
+    name: str
+    address: str
+    """IP address, or host; empty while it has none."""
+    ready: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Worker:
     """One rollout worker, that is, one pod."""
 
@@ -18,6 +28,13 @@ class Worker:
     """Answers to users that it is generating."""
     version: int = 0
     """Policy version it serves; 0: none, or it did not say."""
+    answered: bool = True
+    """False: asked for its users and version, it said nothing in time. Its samples are known from Redis."""
+
+    @property
+    def holds_work(self) -> bool:
+        """Samples or users would have to be finished or handed back, were it stopped now."""
+        return self.num_in_flight > 0 or self.num_user_requests > 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,7 +81,7 @@ class PoolSpec:
     """Samples that a worker keeps in hand; its `max_concurrent_samples`."""
     users_per_replica: int = 16
     """User requests that a worker serves at a time without slowing them."""
-    scale_down_seconds: float = 300.0
+    scale_down_seconds: float = 60.0
     """For how long a smaller size must have sufficed before a pool shrinks."""
 
 

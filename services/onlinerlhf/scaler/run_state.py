@@ -1,0 +1,107 @@
+"""The run as Redis has it, in one consistent look; and how fast samples leave, from several looks."""
+
+import asyncio
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from onlinerlhf.core.errors import Unavailable
+from onlinerlhf.core.samples import DropReason, Stage
+from onlinerlhf.runtime.keys import RunKeys
+from onlinerlhf.runtime.ledger import LedgerCounts
+from onlinerlhf.runtime.redis import Script, away_reason
+from onlinerlhf.runtime.streams import RETURNED
+
+REDIS_SECONDS: Final = 3.0
+RATE_SECONDS: Final = 600.0
+"""What a rate is taken over: several steps of the learner, as samples leave a batch at a time."""
+MIN_RATE_SECONDS: Final = 120.0
+"""Less than this says nothing."""
+
+_LOOK: Final = Script("""
+-- KEYS [prompts], [rollouts], [scored], ledger counts. ARGV group.
+-- Replies three lengths, the age in ms of the oldest of [prompts] by this server's clock, the counts (field, number,
+-- ...) and who holds how many of [prompts] (consumer, number, ...). Payloads stay here.
+local oldest = 0
+local first = redis.call('XRANGE', KEYS[1], '-', '+', 'COUNT', 1)[1]
+if first then
+  local now = redis.call('TIME')
+  oldest = math.max(0, now[1] * 1000 + math.floor(now[2] / 1000) - tonumber(string.match(first[1], '^%d+')))
+end
+local held = {}
+if redis.call('EXISTS', KEYS[1]) == 1 then
+  local rows = redis.pcall('XINFO', 'CONSUMERS', KEYS[1], ARGV[1])
+  -- No group yet: nobody has read, and nothing is held.
+  if rows.err and not string.find(rows.err, 'NOGROUP', 1, true) then return rows end
+  for _, row in ipairs(rows) do
+    local consumer = {}
+    for i = 1, #row, 2 do consumer[row[i]] = row[i + 1] end
+    held[#held + 1] = consumer['name']
+    held[#held + 1] = consumer['pending']
+  end
+end
+return {
+  redis.call('XLEN', KEYS[1]), redis.call('XLEN', KEYS[2]), redis.call('XLEN', KEYS[3]),
+  oldest, redis.call('HGETALL', KEYS[4]), held,
+}
+""")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunState:
+    """One look."""
+
+    backlogs: Mapping[Stage, int]
+    oldest_seconds: float
+    """Age of the oldest entry of [prompts], by Redis' own clock; 0: it is empty."""
+    counts: LedgerCounts
+    held: Mapping[str, int]
+    """Consumer of [prompts] -> entries that it holds; those given back are nobody's."""
+
+
+async def look(redis: Redis, keys: RunKeys) -> RunState:
+    """Raises Unavailable, also where Redis refuses: whoever decides by this keeps what it has."""
+    arguments = [keys.stream(Stage.PROMPTS), keys.stream(Stage.ROLLOUTS), keys.stream(Stage.SCORED), keys.ledger_counts]
+    try:
+        async with asyncio.timeout(REDIS_SECONDS):
+            prompts, rollouts, scored, oldest_ms, counts, held = await _LOOK.run(redis, arguments, [keys.group])
+    except (RedisError, OSError, TimeoutError) as error:
+        reason = away_reason(error) or f"Redis refuses ({type(error).__name__})"
+        raise Unavailable(f"the run's backlog: {reason}") from None
+    return RunState(
+        backlogs={Stage.PROMPTS: prompts, Stage.ROLLOUTS: rollouts, Stage.SCORED: scored},
+        oldest_seconds=oldest_ms / 1000,
+        counts=LedgerCounts.of({name: int(number) for name, number in _pairs(counts).items()}),
+        held={name: int(number) for name, number in _pairs(held).items() if name != RETURNED and int(number) > 0},
+    )
+
+
+class Rate:
+    """How fast a counter grows."""
+
+    def __init__(self) -> None:
+        self._looks: deque[tuple[float, int]] = deque()
+
+    def add(self, now: float, count: int) -> float | None:
+        """A second over the last RATE_SECONDS; None: not known yet."""
+        if self._looks and count < self._looks[-1][1]:
+            # Another run, or a Redis without the old one's data.
+            self._looks.clear()
+        self._looks.append((now, count))
+        while self._looks[0][0] < now - RATE_SECONDS:
+            self._looks.popleft()
+        since, before = self._looks[0]
+        return (count - before) / (now - since) if now - since >= MIN_RATE_SECONDS else None
+
+
+def num_left_scored(counts: LedgerCounts) -> int:
+    """Samples that the learner is done with: learned from, or dropped as stale."""
+    return counts.trained + counts.dropped.get(DropReason.STALE, 0)
+
+
+def _pairs(flat: list[bytes]) -> dict[str, bytes]:
+    return {str(name, "utf-8", "replace"): value for name, value in zip(flat[::2], flat[1::2], strict=True)}
