@@ -76,7 +76,7 @@ def render(
     values: Mapping[str, Any], *, release: str = RELEASE, namespace: str = NAMESPACE, chart: Path = CHART
 ) -> list[dict[str, Any]]:
     """The objects that the chart makes of these values, parsed. Raises helm_python.HelmError where it refuses them."""
-    return [yaml.safe_load(text) for text in _documents(values, release, namespace, chart)]
+    return [parsed for parsed, _ in _documents(values, release, namespace, chart)]
 
 
 def for_kubectl(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -89,8 +89,8 @@ def for_kubectl(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def manifest(name: str) -> str:
     """Text of deploy/manifests/<name>.yaml."""
-    texts = list(_documents(for_kubectl(load(VALUES / f"{name}.yaml")), RELEASE, NAMESPACE, CHART))
-    pairs = sorted(((yaml.safe_load(text), text) for text in texts), key=lambda pair: _rank(pair[0]))
+    documents = _documents(for_kubectl(load(VALUES / f"{name}.yaml")), RELEASE, NAMESPACE, CHART)
+    pairs = sorted(documents, key=lambda pair: _rank(pair[0]))
     return _header(name, [parsed for parsed, _ in pairs]) + "".join(f"---\n{text.strip()}\n" for _, text in pairs)
 
 
@@ -151,13 +151,18 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def _documents(values: Mapping[str, Any], release: str, namespace: str, chart: Path) -> Iterable[str]:
-    """Each rendered document that has content."""
+def _documents(
+    values: Mapping[str, Any], release: str, namespace: str, chart: Path
+) -> Iterable[tuple[dict[str, Any], str]]:
+    """Each rendered document that has content, parsed and as it is."""
     with helm_python.Chart.load(chart) as loaded:
         rendered = loaded.render(dict(values), name=release, namespace=namespace)
     for template, text in sorted(rendered.items()):
         if not template.endswith("NOTES.txt"):
-            yield from (part for part in f"\n{text}".split("\n---\n") if yaml.safe_load(part) is not None)
+            for part in f"\n{text}".split("\n---\n"):
+                parsed = yaml.load(part, Loader=yaml.CSafeLoader)
+                if parsed is not None:
+                    yield parsed, part
 
 
 def _rank(parsed: Mapping[str, Any]) -> tuple[int, str, str]:
