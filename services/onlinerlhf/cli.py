@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from onlinerlhf.cli_data import data
+from onlinerlhf.cli_k8s import k8s
 from onlinerlhf.cli_keys import keys, quota
 from onlinerlhf.cli_train import train
 from onlinerlhf.core.errors import OnlineRLHFError
@@ -90,7 +91,7 @@ def bootstrap(home: Path, out: Path | None, seed: int, scale: str) -> None:
     bootstrap_command(out or home / "models", seed, scale)
 
 
-for group in (train, keys, quota, data):
+for group in (train, keys, quota, data, k8s):
     cli.add_command(group)
 
 
@@ -103,7 +104,16 @@ for group in (train, keys, quota, data):
 @click.option(
     "--reward", "reward_dir", type=click.Path(path_type=Path), help="Reward model.  [default: HOME/models/reward]"
 )
-@click.option("--workers", default=1, show_default=True, type=click.IntRange(min=1), help="Rollout workers.")
+@click.option(
+    "--rollout-workers",
+    default=1,
+    show_default=True,
+    type=click.IntRange(min=0),
+    help="At the start; `scale` changes it.",
+)
+@click.option(
+    "--max-rollout-workers", type=click.IntRange(min=1), help="As many `scale` may ask for.  [default: 8, or more]"
+)
 @click.option("--redis-url", envvar="ONLINERLHF_REDIS_URL", help="Use this Redis.  [default: an embedded one]")
 @click.option(
     "--gateway-port",
@@ -130,7 +140,7 @@ def up(**options: object) -> None:
     \b
       onlinerlhf up
       onlinerlhf up --policy my/sft --reward my/reward --set learner.batch_size=64 --set rollout.num_responses=4
-      onlinerlhf up --redis-url redis://127.0.0.1:6379/0 --workers 2
+      onlinerlhf up --redis-url redis://127.0.0.1:6379/0 --rollout-workers 2
     """
     from onlinerlhf.local import up as command
 
@@ -231,6 +241,37 @@ def submit(
             command.answer_text(target, api_key, text or "", user_id=user_id, consent=offered)
         else:
             command.submit_text(target, api_key, text or "", user_id=user_id, consent=consent)
+
+
+@cli.command(context_settings={"ignore_unknown_options": True})
+@click.argument("room", type=click.Choice(["rollout"]))
+@click.argument("number", type=click.IntRange(min=0), metavar="N")
+@home_option
+@run_dir_option
+@click.option("--no-wait", is_flag=True, help="Return as soon as the platform is asked.")
+@click.option(
+    "--timeout",
+    "timeout_seconds",
+    default=300.0,
+    show_default=True,
+    type=click.FloatRange(min=0),
+    help="Longest wait in seconds; the wish stands after it.",
+)
+def scale(room: str, number: int, home: Path, run_dir: Path | None, no_wait: bool, timeout_seconds: float) -> None:
+    """Start or drain rollout workers of the running platform until there are N, and wait for that.
+
+    Those with the least work in hand go first; what they do not finish, the others take. Nothing is lost or learned
+    from twice. A newer wish takes the place of one in progress.
+
+    \b
+      onlinerlhf scale rollout 3
+      onlinerlhf scale rollout 1 --no-wait
+    """
+    del room  # the only one of which there can be several
+    from onlinerlhf.local import endpoints
+    from onlinerlhf.local import scale as command
+
+    command.scale(endpoints.find(home, run_dir), number, wait=not no_wait, timeout_seconds=timeout_seconds)
 
 
 @cli.command()

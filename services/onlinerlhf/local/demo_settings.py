@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from onlinerlhf.local.platform import Sections
+from onlinerlhf.local.sections import Sections
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

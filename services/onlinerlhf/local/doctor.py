@@ -54,6 +54,14 @@ def _services(snapshot: Snapshot) -> Iterator[Finding]:
             message=f"{snapshot.redis_error}; every service waits for it, nothing is lost",
         )
     for service in snapshot.services:
+        if service.is_in_passing:
+            message = f"{service.state}: {service.wrong or 'nothing is wrong'}"
+            yield Finding(severity=Severity.NOTE, edge=service.name, message=message)
+            continue
+        if service.state == "failed":
+            message = f"{service.error}; `onlinerlhf scale rollout N` tries again"
+            yield Finding(severity=Severity.BROKEN, edge=service.name, message=message)
+            continue
         if service.error:
             yield Finding(severity=Severity.BROKEN, edge=service.name, message=f"down: {service.error}")
         for part in service.components:
@@ -67,8 +75,12 @@ def _services(snapshot: Snapshot) -> Iterator[Finding]:
 
 
 def _workers(snapshot: Snapshot) -> Iterator[Finding]:
+    if snapshot.workers.desired == 0:
+        message = "0 workers are asked for: users get no answers, nothing is sampled (`onlinerlhf scale rollout 1`)"
+        yield Finding(severity=Severity.WARNING, edge="rollout", message=message)
+    in_passing = {service.name for service in snapshot.services if service.is_in_passing}
     for worker in snapshot.rollouts:
-        if not worker.ready:
+        if not worker.ready and worker.name not in in_passing:
             message = f"takes no work: {worker.reason or 'no reason given'}"
             yield Finding(severity=Severity.BROKEN, edge=worker.name, message=message)
         if worker.num_updates_refused:

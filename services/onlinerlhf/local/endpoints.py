@@ -8,6 +8,7 @@ from pathlib import Path
 from onlinerlhf.core.errors import NotFound
 
 FILE_NAME = "endpoints.json"
+WORKER_PREFIX = "rollout-"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,6 +22,8 @@ class ProcessEntry:
     pid: int | None
     restarts: int
     state: str
+    reason: str = ""
+    """What it waits for, or why it was given up, as its supervisor saw it at the last change."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +37,11 @@ class Endpoints:
     http: str
     """host:port of the OpenAI-compatible front."""
     processes: tuple[ProcessEntry, ...]
+    desired_workers: int = 0
+    """Rollout workers that there should be."""
+    max_workers: int = 0
+    wish: str = ""
+    """Which wish `desired_workers` is from."""
 
     def address(self, name: str) -> str:
         """Address of one process."""
@@ -51,6 +59,11 @@ class Endpoints:
     def rooms(self) -> tuple[ProcessEntry, ...]:
         """Every process that speaks gRPC."""
         return tuple(process for process in self.processes if process.name != "redis")
+
+    @property
+    def workers(self) -> tuple[ProcessEntry, ...]:
+        """The rollout workers that there are, those that drain and those that do not start among them."""
+        return tuple(process for process in self.processes if process.name.startswith(WORKER_PREFIX))
 
     @property
     def is_running(self) -> bool:

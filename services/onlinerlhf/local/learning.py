@@ -185,10 +185,7 @@ def is_starved(snapshot: Snapshot) -> bool:
 
 
 def is_settled(snapshot: Snapshot) -> bool:
-    """Every worker serves the learner's newest version."""
+    """Every worker that stays serves the learner's newest version."""
     learner = snapshot.learner
-    return (
-        learner is not None
-        and bool(snapshot.rollouts)
-        and all(worker.version == learner.version for worker in snapshot.rollouts)
-    )
+    staying = [worker for worker in snapshot.rollouts if worker.state != "draining"]
+    return learner is not None and bool(staying) and all(worker.version == learner.version for worker in staying)

@@ -3,6 +3,7 @@
 import asyncio
 import tomllib
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
@@ -14,6 +15,7 @@ from redis.exceptions import RedisError
 from onlinerlhf.core.errors import OnlineRLHFError
 from onlinerlhf.core.samples import Stage
 from onlinerlhf.local import probes
+from onlinerlhf.local.child import ChildState
 from onlinerlhf.local.endpoints import Endpoints, ProcessEntry
 from onlinerlhf.local.snapshot import (
     STREAMS,
@@ -25,6 +27,7 @@ from onlinerlhf.local.snapshot import (
     ServiceView,
     Snapshot,
     StageView,
+    WorkersView,
 )
 from onlinerlhf.rollout.config import RolloutConfig
 from onlinerlhf.runtime import redis
@@ -83,6 +86,7 @@ class Monitor:
             pool_reuse=pools[1],
             ledger=ledger,
             rollouts=tuple(worker for worker in workers if worker is not None),
+            workers=workers_view(endpoints),
             learner=learner,
             limits=self._limits,
         )
@@ -109,6 +113,19 @@ class Monitor:
         )
 
 
+def workers_view(endpoints: Endpoints) -> WorkersView:
+    """Counted by what their supervisor says of them."""
+    states = [worker.state for worker in endpoints.workers]
+    num_draining = states.count(ChildState.DRAINING)
+    return WorkersView(
+        desired=endpoints.desired_workers,
+        current=len(states) - num_draining,
+        ready=states.count(ChildState.READY),
+        draining=num_draining,
+        places=endpoints.max_workers,
+    )
+
+
 def ledger_view(counts: LedgerCounts) -> LedgerView:
     """The counters as plain values."""
     return LedgerView(
@@ -131,16 +148,17 @@ def read_limits(config_path: Path) -> Limits:
 
 
 async def _ask_service(room: ProcessEntry) -> ServiceView:
+    view = ServiceView(name=room.name, restarts=room.restarts, state=room.state)
     answer = await _answer(room.address, probes.ask_components)
     if isinstance(answer, str):
-        return ServiceView(name=room.name, error=answer, restarts=room.restarts)
+        return replace(view, error=room.reason if room.state == ChildState.FAILED else answer)
     components, uptime = answer
-    return ServiceView(name=room.name, components=components, restarts=room.restarts, uptime_seconds=uptime)
+    return replace(view, components=components, uptime_seconds=uptime)
 
 
 async def _ask_worker(room: ProcessEntry) -> RolloutView | None:
     answer = await _answer(room.address, lambda channel: probes.ask_rollout(channel, room.name))
-    return None if isinstance(answer, str) else answer
+    return None if isinstance(answer, str) else replace(answer, state=room.state)
 
 
 async def _ask_learner(address: str) -> LearnerView | None:

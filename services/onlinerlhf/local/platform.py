@@ -5,44 +5,34 @@
       └──────────┴── every room
 
 Planning touches no process: it picks free loopback ports, writes `platform.toml`, and lists commands and environments.
+Rollout workers that `onlinerlhf scale` may add later have their place in it too: the gateway knows their addresses from
+the start, and connects when one answers there.
 """
 
-import json
 import os
-import socket
 import sys
 import tempfile
-import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from uuid import uuid4
 
 from onlinerlhf.core.errors import ConfigError
+from onlinerlhf.local.ports import LOOPBACK, free_ports
+from onlinerlhf.local.sections import Sections, dump_toml, merge
 from onlinerlhf.local.staleness import samples_ahead
+from onlinerlhf.runtime.config import ServiceConfig
 from onlinerlhf.runtime.embedded_redis import redis_server_command
 
-Sections = dict[str, dict[str, object]]
-"""TOML sections by room."""
-
-LOOPBACK = "127.0.0.1"
-ROOMS = ("gateway", "rollout", "reward", "learner")
-OWNED: Mapping[str, str] = {
-    "run.id": "--run names the run",
-    "run.redis_url": "--redis-url names the Redis",
-    "gateway.listen": "--gateway-port chooses the port",
-    "gateway.http_listen": "--http-port chooses the port",
-    **{f"{room}.listen": "its port is chosen by `up`" for room in ("rollout", "reward", "learner")},
-    "rollout.worker_id": "--workers says how many there are; `up` names them",
-    "rollout.staging_dir": "it is in the run directory, which --home and --run choose",
-}
-"""Settings that `up` hands to a process in its environment, where no file could override them: what to use instead."""
 WIDE_LIMITS: Mapping[str, object] = {
     "requests_per_minute": 1_000_000,
     "tokens_per_minute": 100_000_000,
     "max_concurrent": 10_000,
 }
 """Of each user and organisation: on one's own machine one user sends everything, and the workers are the limit."""
+DEFAULT_MAX_WORKERS = 8
+DRAIN_MARGIN_SECONDS = 10.0
+"""From the end of a room's own drain_seconds, when it closes what it has open, to SIGKILL."""
 MAX_SOCKET_PATH_BYTES = 107
 """`sun_path` of a unix socket on Linux, without its final zero."""
 
@@ -57,6 +47,9 @@ class PlatformSpec:
     reward_dir: Path
     run_id: str = "local"
     rollout_workers: int = 1
+    """At the start; `onlinerlhf scale` changes it."""
+    max_rollout_workers: int = DEFAULT_MAX_WORKERS
+    """As many ports are kept."""
     redis_url: str | None = None
     """A Redis that somebody else runs. None: an embedded one with an append-only file in the run directory."""
     gateway_port: int | None = None
@@ -87,6 +80,9 @@ class PlatformPlan:
     http: str
     """Address of the OpenAI-compatible front."""
     processes: tuple[ProcessPlan, ...]
+    """Those that are started with the platform."""
+    workers: tuple[ProcessPlan, ...]
+    """Every rollout worker that there may be, started or not."""
     sections: Sections
     socket_dir: Path
     """For vLLM's unix sockets, which a killed worker leaves behind; it is removed when the platform stops."""
@@ -103,8 +99,7 @@ class PlatformPlan:
     @property
     def drain_order(self) -> tuple[tuple[str, ...], ...]:
         """Who takes work in stops first, who stores it last."""
-        rollouts = tuple(plan.name for plan in self.processes if plan.name.startswith("rollout-"))
-        return ("gateway",), rollouts, ("reward",), ("learner",), ("redis",)
+        return ("gateway",), tuple(worker.name for worker in self.workers), ("reward",), ("learner",), ("redis",)
 
     def write(self) -> None:
         """Make the directories and write the settings."""
@@ -115,31 +110,39 @@ class PlatformPlan:
 
 def plan(spec: PlatformSpec) -> PlatformPlan:
     """Choose ports and settings."""
+    check_num_workers(spec.rollout_workers, spec.max_rollout_workers)
     check_model_dir(spec.policy_dir, "policy")
     check_model_dir(spec.reward_dir, "reward model")
     ports = free_ports()
     redis_port = next(ports)
     redis_url = spec.redis_url or f"redis://{LOOPBACK}:{redis_port}/0"
     learner, reward = _address(next(ports)), _address(next(ports))
-    rollouts = [_address(next(ports)) for _ in range(spec.rollout_workers)]
+    rollouts = [_address(next(ports)) for _ in range(spec.max_rollout_workers)]
     gateway, http = _address(spec.gateway_port or next(ports)), _address(spec.http_port or next(ports))
     environment = shared_environment(os.environ, spec, redis_url)
+    sections = _sections(spec, learner=learner, rollouts=rollouts)
     # A run directory's path may be too long for a socket's.
     sockets = Path(tempfile.gettempdir()) / f"rlhf-{uuid4().hex[:8]}"
+    workers = tuple(
+        _room("rollout", f"rollout-{index}", address, sections, {**environment, **_worker(spec, index, sockets)})
+        for index, address in enumerate(rollouts)
+    )
     processes = [
-        _room("learner", "learner", learner, environment, {}),
-        *(
-            _room("rollout", f"rollout-{index}", address, environment, _worker(spec, index, sockets))
-            for index, address in enumerate(rollouts)
-        ),
-        _room("reward", "reward", reward, environment, {}),
-        _room("gateway", "gateway", gateway, environment, {"ONLINERLHF_GATEWAY__HTTP_LISTEN": http}),
+        _room("learner", "learner", learner, sections, environment),
+        *workers[: spec.rollout_workers],
+        _room("reward", "reward", reward, sections, environment),
+        _room("gateway", "gateway", gateway, sections, {**environment, "ONLINERLHF_GATEWAY__HTTP_LISTEN": http}),
     ]
     if spec.redis_url is None:
         processes.insert(0, _redis(spec, redis_port))
-    sections = _sections(spec, learner=learner, rollouts=rollouts)
     return PlatformPlan(
-        spec=spec, redis_url=redis_url, http=http, processes=tuple(processes), sections=sections, socket_dir=sockets
+        spec=spec,
+        redis_url=redis_url,
+        http=http,
+        processes=tuple(processes),
+        workers=workers,
+        sections=sections,
+        socket_dir=sockets,
     )
 
 
@@ -158,90 +161,18 @@ def shared_environment(inherited: Mapping[str, str], spec: PlatformSpec, redis_u
     }
 
 
+def check_num_workers(wanted: int, most: int) -> None:
+    """Refuses more rollout workers than the run keeps ports for, and fewer than none."""
+    if not 0 <= wanted <= most:
+        raise ConfigError(f"{wanted} rollout workers; expected 0 to {most} (up --max-rollout-workers)")
+
+
 def check_model_dir(path: Path, what: str) -> None:
     """A transformers directory: a config and weights."""
     if not (path / "config.json").is_file():
         raise ConfigError(f"{what} directory {path} has no config.json; `onlinerlhf bootstrap` makes small models")
     if not any(path.glob("*.safetensors")):
         raise ConfigError(f"{what} directory {path} has no *.safetensors weights")
-
-
-def free_ports() -> Iterator[int]:
-    """Loopback ports nobody listens on, no port twice."""
-    taken: set[int] = set()
-    while True:
-        with socket.socket() as probe:
-            probe.bind((LOOPBACK, 0))
-            port = int(probe.getsockname()[1])
-        if port not in taken:
-            taken.add(port)
-            yield port
-
-
-def merge(base: Mapping[str, Mapping[str, object]], over: Mapping[str, Mapping[str, object]]) -> Sections:
-    """Sections of both; where both set a key, `over` wins."""
-    merged: Sections = {section: dict(values) for section, values in base.items()}
-    for section, values in over.items():
-        merged.setdefault(section, {}).update(values)
-    return merged
-
-
-def read_config(path: Path) -> Sections:
-    """A user's TOML file, as overrides."""
-    try:
-        record = tomllib.loads(path.read_text())
-    except FileNotFoundError:
-        raise ConfigError(f"{path} does not exist") from None
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{path} is not TOML: {error}") from None
-    return checked_sections(record, str(path))
-
-
-def parse_setting(text: str) -> Sections:
-    """`section.key=value` from the command line; the value is TOML, or a string where it is not."""
-    name, equals, value = text.partition("=")
-    section, dot, key = name.strip().partition(".")
-    if not (equals and dot and section and key):
-        raise ConfigError(f"{name!r} is not section.key=value, as in learner.batch_size=64")
-    try:
-        parsed: object = tomllib.loads(f"value = {value}")["value"]
-    except tomllib.TOMLDecodeError:
-        parsed = value
-    return checked_sections({section: {key: parsed}}, name)
-
-
-def checked_sections(record: Mapping[str, object], where: str) -> Sections:
-    """Sections with a name some process reads, without what `up` owns; either would otherwise be ignored in silence."""
-    sections: Sections = {}
-    for section, values in record.items():
-        if section not in ("run", *ROOMS) or not isinstance(values, dict):
-            raise ConfigError(f"{where}: [{section}] is not one of [run], [{'], ['.join(ROOMS)}]")
-        for key in values:
-            if instead := OWNED.get(f"{section}.{key}"):
-                raise ConfigError(f"{where}: {section}.{key} is set by `onlinerlhf up` itself: {instead}")
-        sections[section] = values
-    return sections
-
-
-def dump_toml(sections: Sections) -> str:
-    """TOML text. Strings are written as JSON, which TOML reads the same."""
-    blocks = (
-        "\n".join([f"[{section}]", *(f"{key} = {_toml_value(value)}" for key, value in values.items())])
-        for section, values in sections.items()
-    )
-    return "\n\n".join(blocks) + "\n"
-
-
-def _toml_value(value: object) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, (list, tuple)):
-        return "[" + ", ".join(_toml_value(item) for item in value) + "]"
-    if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{json.dumps(str(key))} = {_toml_value(item)}" for key, item in value.items()) + "}"
-    if isinstance(value, (int, float)):
-        return repr(value)
-    return json.dumps(str(value))
 
 
 def _sections(spec: PlatformSpec, *, learner: str, rollouts: Sequence[str]) -> Sections:
@@ -294,15 +225,24 @@ def socket_environment(directory: Path) -> dict[str, str]:
     return {} if too_long else {"VLLM_RPC_BASE_PATH": str(directory)}
 
 
-def _room(room: str, name: str, address: str, environment: Mapping[str, str], more: Mapping[str, str]) -> ProcessPlan:
-    listen = {f"ONLINERLHF_{room.upper()}__LISTEN": address}
+def _room(room: str, name: str, address: str, sections: Sections, environment: Mapping[str, str]) -> ProcessPlan:
     return ProcessPlan(
         name=name,
         address=address,
         command=(sys.executable, "-m", f"onlinerlhf.{room}"),
-        environment={**environment, **listen, **more},
-        drain_seconds=30.0,
+        environment={**environment, f"ONLINERLHF_{room.upper()}__LISTEN": address},
+        drain_seconds=_drain_seconds(room, sections) + DRAIN_MARGIN_SECONDS,
     )
+
+
+def _drain_seconds(room: str, sections: Sections) -> float:
+    default = ServiceConfig.model_fields["drain_seconds"].default
+    value = os.environ.get(f"ONLINERLHF_{room.upper()}__DRAIN_SECONDS", sections[room].get("drain_seconds", default))
+    try:
+        return float(str(value))
+    except ValueError:
+        # The room refuses it, with its name.
+        return float(default)
 
 
 def _redis(spec: PlatformSpec, port: int) -> ProcessPlan:

@@ -3,17 +3,21 @@
 import asyncio
 import os
 import shutil
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 
 from onlinerlhf.core.errors import NotFound, StartupError, WaitTimeout
-from onlinerlhf.local import credentials, probes
+from onlinerlhf.local import credentials, desired, ports, probes
 from onlinerlhf.local import endpoints as endpoint_files
+from onlinerlhf.local.child import ChildSpec, Probe, RestartPolicy
+from onlinerlhf.local.desired import Wish
 from onlinerlhf.local.endpoints import Endpoints, ProcessEntry
 from onlinerlhf.local.platform import PlatformPlan, ProcessPlan
-from onlinerlhf.local.supervisor import ChildSpec, Probe, RestartPolicy, Supervisor, supervised
+from onlinerlhf.local.scaling import WorkerScaler
+from onlinerlhf.local.supervisor import Supervisor, supervised
+from onlinerlhf.runtime.tasks import end
 
 Report = Callable[[str], None]
 REDIS_START_SECONDS = 60.0
@@ -26,6 +30,7 @@ class RunningPlatform:
     def __init__(self, plan: PlatformPlan) -> None:
         self.plan = plan
         self.supervisor: Supervisor | None = None
+        self._wish = Wish(num_workers=plan.spec.rollout_workers, id="")
 
     def endpoints(self) -> Endpoints:
         """Where everything is right now."""
@@ -35,13 +40,28 @@ class RunningPlatform:
             redis_url=self.plan.redis_url,
             supervisor_pid=os.getpid(),
             http=self.plan.http,
-            processes=tuple(self._entry(process) for process in self.plan.processes),
+            processes=tuple(self._entry(process) for process in self._processes()),
+            desired_workers=self._wish.num_workers,
+            max_workers=len(self.plan.workers),
+            wish=self._wish.id,
         )
+
+    def take_wish(self, wish: Wish) -> None:
+        """From now on so many rollout workers are wanted, and everybody may know."""
+        self._wish = wish
+        self.endpoints().write()
 
     def kill_all(self) -> None:
         """SIGKILL every process at once."""
         if self.supervisor is not None:
             self.supervisor.kill_all()
+
+    def _processes(self) -> Iterator[ProcessPlan]:
+        """Rooms, and of the rollout workers those that were started and are not gone."""
+        workers = {worker.name for worker in self.plan.workers}
+        started = self.supervisor.children if self.supervisor is not None else {}
+        yield from (process for process in self.plan.processes if process.name not in workers)
+        yield from (worker for worker in self.plan.workers if worker.name in started)
 
     def _entry(self, process: ProcessPlan) -> ProcessEntry:
         child = self.supervisor.children.get(process.name) if self.supervisor is not None else None
@@ -51,6 +71,7 @@ class RunningPlatform:
             pid=child.pid if child is not None else None,
             restarts=child.restarts if child is not None else 0,
             state=str(child.state) if child is not None else "planned",
+            reason="" if child is None or child.ready.is_set() else child.waiting_for,
         )
 
 
@@ -68,21 +89,41 @@ async def running(
     path = plan.spec.run_dir / endpoint_files.FILE_NAME
     try:
         plan.write()
-        async with supervised(
-            lambda: plan.drain_order, policy=policy, on_change=lambda: platform.endpoints().write(), report=report
-        ) as supervisor:
-            platform.supervisor = supervisor
-            for step in start_steps(plan):
-                await _start(supervisor, plan, step, ready_timeout_seconds, report)
-            if plan.spec.redis_url is not None:
-                platform.endpoints().write()
-            try:
-                yield platform
-            finally:
-                report("draining: gateway, rollout, reward, learner, redis")
+        # What an earlier platform of this run was asked for does not count.
+        desired.write(plan.spec.run_dir, plan.spec.rollout_workers)
+        with ports.kept([worker.address for worker in plan.workers]):
+            async with supervised(
+                lambda: plan.drain_order, policy=policy, on_change=lambda: platform.endpoints().write(), report=report
+            ) as supervisor:
+                platform.supervisor = supervisor
+                for step in start_steps(plan):
+                    await _start(supervisor, plan, step, ready_timeout_seconds, report)
+                if plan.spec.redis_url is not None:
+                    platform.endpoints().write()
+                async with _scaled(platform, supervisor, report):
+                    yield platform
     finally:
         path.unlink(missing_ok=True)
         shutil.rmtree(plan.socket_dir, ignore_errors=True)
+
+
+@asynccontextmanager
+async def _scaled(platform: RunningPlatform, supervisor: Supervisor, report: Report) -> AsyncIterator[None]:
+    """Rollout workers come and go as they are asked for."""
+    scaler = WorkerScaler(
+        platform.plan,
+        supervisor,
+        child_spec=lambda process: _child_spec(platform.plan, process, is_essential=False),
+        on_wish=platform.take_wish,
+        report=report,
+    )
+    task = supervisor.beside(scaler.run(), name="rollout workers")
+    try:
+        yield
+    finally:
+        # Nothing is started any more when the drain begins.
+        await end([task])
+        report("draining: gateway, rollout, reward, learner, redis")
 
 
 def start_steps(plan: PlatformPlan) -> tuple[tuple[ProcessPlan, ...], ...]:
@@ -112,17 +153,20 @@ async def _start(
     names = [process.name for process in step]
     report(f"starting {', '.join(names)}")
     for process in step:
-        supervisor.start(
-            ChildSpec(
-                name=process.name,
-                command=process.command,
-                environment=process.environment,
-                log_path=plan.log_path(process.name),
-                probe=_probe(plan, process),
-                drain_seconds=process.drain_seconds,
-            )
-        )
+        supervisor.start(_child_spec(plan, process, is_essential=True))
     await supervisor.wait_ready(names, timeout_seconds=timeout_seconds)
+
+
+def _child_spec(plan: PlatformPlan, process: ProcessPlan, *, is_essential: bool) -> ChildSpec:
+    return ChildSpec(
+        name=process.name,
+        command=process.command,
+        environment=process.environment,
+        log_path=plan.log_path(process.name),
+        probe=_probe(plan, process),
+        drain_seconds=process.drain_seconds,
+        is_essential=is_essential,
+    )
 
 
 def _probe(plan: PlatformPlan, process: ProcessPlan) -> Probe:

@@ -28,11 +28,24 @@ class ServiceView:
     components: tuple[ComponentView, ...] = ()
     restarts: int = 0
     uptime_seconds: float = 0.0
+    state: str = "ready"
+    """Its supervisor's word: starting, ready, draining, backing off, failed."""
 
     @property
     def ok(self) -> bool:
         """Answers, and all its components are well."""
         return not self.error and all(component.ok for component in self.components)
+
+    @property
+    def is_in_passing(self) -> bool:
+        """Not ok for a while and by intention: told to go, or starting for the first time."""
+        return self.state == "draining" or (self.state == "starting" and self.restarts == 0)
+
+    @property
+    def wrong(self) -> str:
+        """What is, or will soon be right; empty where all is well."""
+        parts = (f"{part.name}: {part.reason}" for part in self.components if not part.ok)
+        return self.error or "; ".join(parts)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +77,8 @@ class RolloutView:
     version: int = 0
     ready: bool = True
     reason: str = ""
+    state: str = "ready"
+    """Its supervisor's word, as a service's."""
     num_in_flight: int = 0
     num_tokens_generated: int = 0
     tokens_per_second: float = 0.0
@@ -74,6 +89,20 @@ class RolloutView:
     idle_share: float = 0.0
     observed_seconds: float = 0.0
     """The time that `idle_share` is the share of."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkersView:
+    """How many rollout workers there are."""
+
+    desired: int = 1
+    """Asked for last."""
+    current: int = 1
+    """Started, and not told to go."""
+    ready: int = 1
+    draining: int = 0
+    places: int = 1
+    """The most that can be asked for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,6 +166,7 @@ class Snapshot:
     """Prompts waiting for another epoch."""
     ledger: LedgerView | None = None
     rollouts: tuple[RolloutView, ...] = ()
+    workers: WorkersView = field(default_factory=WorkersView)
     learner: LearnerView | None = None
     limits: Limits = field(default_factory=Limits)
 

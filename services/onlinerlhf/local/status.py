@@ -7,7 +7,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from onlinerlhf.local.snapshot import STREAMS, RolloutView, Snapshot
+from onlinerlhf.local.snapshot import STREAMS, RolloutView, ServiceView, Snapshot, WorkersView
 
 
 def as_json(snapshot: Snapshot) -> dict[str, object]:
@@ -25,6 +25,7 @@ def as_line(snapshot: Snapshot) -> str:
             f"pool {snapshot.pool_new}+{snapshot.pool_reuse}",
             " ".join(f"{stage} {snapshot.backlog(stage)}" for stage in STREAMS),
             f"{snapshot.tokens_per_second:,.0f} tokens/s",
+            workers_text(snapshot),
             learner_text(snapshot),
             ledger_text(snapshot),
             health_text(snapshot),
@@ -48,10 +49,15 @@ def services_table(snapshot: Snapshot) -> Table:
     for header in ("service", "state", "restarts", "up", "what is wrong"):
         table.add_column(header)
     for service in snapshot.services:
-        wrong = service.error or "; ".join(f"{part.name}: {part.reason}" for part in service.components if not part.ok)
-        state = Text("ok", style="green") if service.ok else Text("not ok", style="red")
-        table.add_row(service.name, state, str(service.restarts), f"{service.uptime_seconds:,.0f} s", Text(wrong))
+        uptime = f"{service.uptime_seconds:,.0f} s"
+        table.add_row(service.name, _state(service), str(service.restarts), uptime, Text(service.wrong))
     return table
+
+
+def _state(service: ServiceView) -> Text:
+    if service.is_in_passing:
+        return Text(service.state, style="yellow")
+    return Text("ok", style="green") if service.ok else Text("not ok", style="red")
 
 
 def learner_text(snapshot: Snapshot) -> str:
@@ -73,10 +79,19 @@ def learner_text(snapshot: Snapshot) -> str:
     )
 
 
+def workers_text(snapshot: Snapshot) -> str:
+    """How many rollout workers are ready, of how many asked for."""
+    view = snapshot.workers
+    coming = f", {view.current - view.ready} not ready" if view.current > view.ready else ""
+    going = f", {view.draining} draining" if view.draining else ""
+    return f"rollout workers {view.ready} of {view.desired}{coming}{going}"
+
+
 def worker_text(worker: RolloutView) -> str:
-    """A rollout worker's version, speed and updates."""
+    """A rollout worker's version, speed and updates; first what it is up to, where that is not its work."""
+    other = "" if worker.state == "ready" else f"{worker.state}, "
     return (
-        f"version {worker.version}, {worker.tokens_per_second:,.0f} tokens/s, {worker.num_in_flight} in flight, "
+        f"{other}version {worker.version}, {worker.tokens_per_second:,.0f} tokens/s, {worker.num_in_flight} in flight, "
         f"{worker.num_updates_applied} updates applied, {worker.num_updates_refused} refused, "
         f"last pause {worker.pause_seconds * 1000:.0f} ms, idle {worker.idle_share:.0%}"
     )
@@ -97,10 +112,16 @@ def health_text(snapshot: Snapshot) -> str:
     """ok, or who is not and why."""
     wrong = [snapshot.redis_error] if snapshot.redis_error else []
     for service in snapshot.services:
+        if service.is_in_passing:
+            continue
         if service.error:
             wrong.append(f"{service.name}: {service.error}")
         wrong.extend(f"{service.name}/{part.name}: {part.reason}" for part in service.components if not part.ok)
     return "; ".join(wrong) or "all ok"
+
+
+def _counts(view: WorkersView) -> str:
+    return f"{view.desired} workers asked for, {view.current} there, {view.ready} ready, {view.draining} draining"
 
 
 def _rows(snapshot: Snapshot) -> Iterator[tuple[str, str]]:
@@ -109,6 +130,7 @@ def _rows(snapshot: Snapshot) -> Iterator[tuple[str, str]]:
         view = snapshot.stages.get(stage)
         dead = f", {view.num_dead} dead letters" if view is not None and view.num_dead else ""
         yield f"[{stage}]", f"{snapshot.backlog(stage)} backlog{dead}"
+    yield "rollout", _counts(snapshot.workers)
     for worker in snapshot.rollouts:
         yield worker.name, worker_text(worker)
     yield "learner", learner_text(snapshot)

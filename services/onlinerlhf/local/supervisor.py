@@ -1,118 +1,27 @@
 """Child processes that are restarted when they die and drained in order when the platform stops.
 
     start ─► STARTING ─ ready ─► READY ─ exit ─► BACKING_OFF ─► STARTING …
-                 └─ exit, too often in a row ─► FAILED (ends the platform with the child's last line)
+                 │                 └─ told to stop ─► DRAINING ─► STOPPED
+                 └─ exit, too often in a row ─► FAILED (an essential child ends the platform with its last line)
 
 Every child leads a process group of its own: Ctrl-C reaches the supervisor alone, and what a killed child leaves
 behind goes with its group. The warden ends the groups when the supervisor itself is killed.
 """
 
 import asyncio
-import json
-import re
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
-from enum import StrEnum
-from pathlib import Path
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from contextlib import asynccontextmanager, suppress
+from typing import Any
 
 from onlinerlhf.core.errors import StartupError, WaitTimeout
+from onlinerlhf.local.child import Child, ChildSpec, ChildState, RestartPolicy, is_startup_error, last_line
 from onlinerlhf.local.warden import signal_group
 
-Probe = Callable[[], Awaitable[str]]
-"""Answers what a child still waits for; empty when it is ready."""
-
-_TAIL_BYTES = 16_384
 _KILL_SECONDS = 5.0
-_STARTUP_ERROR = re.compile(r"onlinerlhf \w+: ")
-
-
-class ChildState(StrEnum):
-    """Where a child is in its life."""
-
-    STARTING = "starting"
-    READY = "ready"
-    BACKING_OFF = "backing off"
-    STOPPED = "stopped"
-    FAILED = "failed"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ChildSpec:
-    """A process to keep running."""
-
-    name: str
-    command: tuple[str, ...]
-    environment: Mapping[str, str]
-    log_path: Path
-    probe: Probe
-    drain_seconds: float = 30.0
-    """From SIGTERM to SIGKILL."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RestartPolicy:
-    """How fast a child is restarted, and when to give up."""
-
-    first_delay_seconds: float = 0.5
-    max_delay_seconds: float = 10.0
-    max_failed_starts: int = 2
-    """Exits in a row without ever having been ready after which the platform ends: a setting is wrong."""
-    max_failed_restarts: int = 8
-    """The same for a child that was ready once."""
-    stable_seconds: float = 30.0
-    """Ready for this long, a child's earlier failures are forgotten."""
-    probe_seconds: float = 0.25
-
-    def delay_seconds(self, failures: int) -> float:
-        """Doubles with every failure in a row, up to the maximum."""
-        return float(min(self.first_delay_seconds * 2 ** (failures - 1), self.max_delay_seconds))
-
-
-@dataclass(slots=True, kw_only=True)
-class Child:
-    """A supervised process; the supervisor alone writes it."""
-
-    spec: ChildSpec
-    state: ChildState = ChildState.STARTING
-    process: asyncio.subprocess.Process | None = None
-    restarts: int = 0
-    failures: int = 0
-    """Exits in a row without a stable time between them."""
-    was_ready: bool = False
-    ready_since: float = 0.0
-    waiting_for: str = "its process"
-    log_offset: int = 0
-    ready: asyncio.Event = field(default_factory=asyncio.Event)
-
-    @property
-    def pid(self) -> int | None:
-        """Of the running process."""
-        running = self.process is not None and self.process.returncode is None
-        return self.process.pid if running and self.process is not None else None
-
-
-def last_line(path: Path, *, offset: int = 0) -> str:
-    """Why a process ended, by what it wrote since `offset`: its start-up error, or else its last line."""
-    with path.open("rb") as file:
-        size = file.seek(0, 2)
-        file.seek(max(offset, size - _TAIL_BYTES))
-        lines = [line.strip() for line in file.read().decode(errors="replace").splitlines() if line.strip()]
-    said = [line for line in lines if is_startup_error(line)]
-    last = (said or lines or ["it wrote nothing"])[-1]
-    try:
-        record = json.loads(last)
-    except ValueError:
-        return last
-    return str(record.get("event", last)) if isinstance(record, dict) else last
-
-
-def is_startup_error(line: str) -> bool:
-    """Whether a room says that it cannot start: trying again would not help."""
-    return _STARTUP_ERROR.match(line) is not None
+_SPAWN_SECONDS = 5.0
 
 
 class Supervisor:
@@ -154,6 +63,18 @@ class Supervisor:
             reasons = "; ".join(f"{child.spec.name}: {child.waiting_for}" for child in late)
             raise WaitTimeout(f"not ready within {timeout_seconds:.0f} s: {reasons}") from None
 
+    def beside(self, work: Coroutine[Any, Any, None], *, name: str) -> asyncio.Task[None]:
+        """Run something as long as the children; whoever asks ends it. Its failure ends the platform."""
+        return self._group.create_task(work, name=name)
+
+    def retire(self, name: str) -> None:
+        """Have one child drain, and forget it when it is gone. Returns at once."""
+        child = self.children[name]
+        if not child.is_leaving:
+            child.state = ChildState.DRAINING
+            self._on_change()
+            self._group.create_task(self._retire(child), name=f"retire {name}")
+
     async def drain(self, order: Sequence[Sequence[str]]) -> None:
         """Stop children in order, those of one step together; what does not end in time is killed."""
         known = {name for step in order for name in step}
@@ -171,26 +92,40 @@ class Supervisor:
                 signal_group(child.pid, signal.SIGKILL)
 
     async def _keep(self, child: Child) -> None:
-        while True:
+        while not child.is_leaving:
             process = await self._spawn(child)
             await self._watch(child, process)
             self._forget_group(process.pid)
-            if child.state is ChildState.STOPPED:
+            if child.is_leaving:
                 return
             await self._back_off(child, process.returncode)
+            if child.state is ChildState.FAILED:
+                return
+
+    async def _retire(self, child: Child) -> None:
+        await self._stop(child)
+        self.children.pop(child.spec.name, None)
+        self._keepers.pop(child.spec.name, None)
+        self._on_change()
 
     async def _spawn(self, child: Child) -> asyncio.subprocess.Process:
-        child.state, child.waiting_for = ChildState.STARTING, "its process"
-        with child.spec.log_path.open("ab") as output:
-            child.log_offset = output.tell()
-            child.process = await asyncio.create_subprocess_exec(
-                *child.spec.command,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                env=dict(child.spec.environment),
-                start_new_session=True,
-            )
+        if not child.is_leaving:
+            child.state = ChildState.STARTING
+        child.waiting_for = "its process"
+        child.spawned.clear()
+        try:
+            with child.spec.log_path.open("ab") as output:
+                child.log_offset = output.tell()
+                child.process = await asyncio.create_subprocess_exec(
+                    *child.spec.command,
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=output,
+                    env=dict(child.spec.environment),
+                    start_new_session=True,
+                )
+        finally:
+            child.spawned.set()
         self._tell_warden(f"+{child.process.pid}")
         self._on_change()
         return child.process
@@ -222,9 +157,12 @@ class Supervisor:
         child.restarts += 1
         reason = last_line(child.spec.log_path, offset=child.log_offset)
         if child.state is ChildState.STARTING and child.failures >= self._limit(child, reason):
-            child.state = ChildState.FAILED
+            child.state, child.waiting_for = ChildState.FAILED, f"does not start: {reason}"
             self._on_change()
-            raise StartupError(f"{child.spec.name} does not start: {reason}")
+            if child.spec.is_essential:
+                raise StartupError(f"{child.spec.name} {child.waiting_for}")
+            self._report(f"{child.spec.name} {child.waiting_for}; the others go on")
+            return
         delay = self._policy.delay_seconds(child.failures)
         child.state, child.waiting_for = ChildState.BACKING_OFF, f"restart in {delay:.1f} s (exit {code}: {reason})"
         self._report(f"{child.spec.name} ended; {child.waiting_for}")
@@ -240,20 +178,24 @@ class Supervisor:
         return asyncio.get_running_loop().time() - child.ready_since >= self._policy.stable_seconds
 
     async def _stop(self, child: Child) -> None:
-        process, child.state = child.process, ChildState.STOPPED
+        child.state = ChildState.DRAINING
+        self._on_change()
         keeper = self._keepers[child.spec.name]
-        if process is None or process.returncode is not None:
-            keeper.cancel()
-            return
-        process.terminate()
-        try:
-            async with asyncio.timeout(child.spec.drain_seconds):
-                await process.wait()
-        except TimeoutError:
-            self._report(f"{child.spec.name} did not drain in {child.spec.drain_seconds:.0f} s and is killed")
-        self._forget_group(process.pid)
-        await process.wait()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_SPAWN_SECONDS):
+                await child.spawned.wait()
+        process = child.process
+        if process is not None and process.returncode is None:
+            process.terminate()
+            try:
+                async with asyncio.timeout(child.spec.drain_seconds):
+                    await process.wait()
+            except TimeoutError:
+                self._report(f"{child.spec.name} did not drain in {child.spec.drain_seconds:.0f} s and is killed")
+            self._forget_group(process.pid)
+            await process.wait()
         keeper.cancel()
+        child.state = ChildState.STOPPED
         self._on_change()
 
     def _forget_group(self, pid: int) -> None:

@@ -8,8 +8,9 @@ from rich.console import Console
 from onlinerlhf.local.endpoints import Endpoints
 from onlinerlhf.local.live import watch
 from onlinerlhf.local.monitor import Monitor
-from onlinerlhf.local.platform import PlatformSpec, Sections, merge, parse_setting, plan, read_config
+from onlinerlhf.local.platform import DEFAULT_MAX_WORKERS, PlatformSpec, plan
 from onlinerlhf.local.running import running
+from onlinerlhf.local.sections import Sections, merge, parse_setting, read_config
 from onlinerlhf.local.signals import OnKill, run_until_signal
 from onlinerlhf.local.snapshot import Snapshot
 
@@ -22,7 +23,9 @@ class UpOptions:
     run: str
     policy_dir: Path | None
     reward_dir: Path | None
-    workers: int
+    rollout_workers: int
+    max_rollout_workers: int | None
+    """None: 8, or rollout_workers where that is more."""
     redis_url: str | None
     gateway_port: int | None
     http_port: int | None
@@ -38,7 +41,8 @@ class UpOptions:
             run_id=self.run,
             policy_dir=(self.policy_dir or models / "sft").resolve(),
             reward_dir=(self.reward_dir or models / "reward").resolve(),
-            rollout_workers=self.workers,
+            rollout_workers=self.rollout_workers,
+            max_rollout_workers=self.max_rollout_workers or max(DEFAULT_MAX_WORKERS, self.rollout_workers),
             redis_url=self.redis_url,
             gateway_port=self.gateway_port,
             http_port=self.http_port,

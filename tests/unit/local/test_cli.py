@@ -16,7 +16,21 @@ from onlinerlhf.local.snapshot import LearnerView, Snapshot
 from onlinerlhf.local.up import ready_line
 from onlinerlhf_client import OnlineRLHFError as ClientError
 
-COMMANDS = ["bootstrap", "data", "demo", "doctor", "keys", "quota", "reproduce", "status", "submit", "train", "up"]
+COMMANDS = [
+    "bootstrap",
+    "data",
+    "demo",
+    "doctor",
+    "k8s",
+    "keys",
+    "quota",
+    "reproduce",
+    "scale",
+    "status",
+    "submit",
+    "train",
+    "up",
+]
 HEAVY = [
     "torch",
     "vllm",

@@ -12,6 +12,7 @@ from onlinerlhf.local.snapshot import (
     ServiceView,
     Snapshot,
     StageView,
+    WorkersView,
 )
 from onlinerlhf.local.status import as_line
 
@@ -153,3 +154,43 @@ def test_a_learner_that_stopped_after_skipped_steps_says_once_what_to_do() -> No
     assert lines(snapshot) == [f"broken: learner: training is not ok for 7 s: {reason}"]
     assert "(stopped 0/0)" in as_line(snapshot)
     assert f"learner/training: {reason}" in as_line(snapshot)
+
+
+def test_a_worker_that_drains_or_starts_for_the_first_time_is_no_fault() -> None:
+    part = ComponentView(name="engine", ok=False, reason="vLLM is starting", since_seconds=3.0)
+    snapshot = Snapshot(
+        services=(
+            ServiceView(name="rollout-0", state="draining", error="no answer on 127.0.0.1:9 (UNAVAILABLE)"),
+            ServiceView(name="rollout-1", state="starting", components=(part,)),
+        ),
+        rollouts=(
+            RolloutView(name="rollout-0", state="draining", ready=False, reason="draining"),
+            RolloutView(name="rollout-1", state="starting", ready=False, reason="no policy version applied yet"),
+        ),
+        workers=WorkersView(desired=1, current=1, ready=0, draining=1),
+    )
+    assert lines(snapshot) == [
+        "note: rollout-0: draining: no answer on 127.0.0.1:9 (UNAVAILABLE)",
+        "note: rollout-1: starting: engine: vLLM is starting",
+    ]
+    assert "rollout workers 0 of 1, 1 not ready, 1 draining" in as_line(snapshot)
+    assert as_line(snapshot).endswith("all ok")
+
+
+def test_a_worker_that_starts_again_and_again_is_a_fault() -> None:
+    part = ComponentView(name="engine", ok=False, reason="vLLM is starting", since_seconds=3.0)
+    snapshot = Snapshot(services=(ServiceView(name="rollout-0", state="starting", restarts=2, components=(part,)),))
+    assert lines(snapshot) == ["broken: rollout-0: engine is not ok for 3 s: vLLM is starting"]
+
+
+def test_a_worker_that_was_given_up_says_why_and_how_to_try_again() -> None:
+    snapshot = Snapshot(services=(ServiceView(name="rollout-2", state="failed", error="does not start: no memory"),))
+    expected = "broken: rollout-2: does not start: no memory; `onlinerlhf scale rollout N` tries again"
+    assert lines(snapshot) == [expected]
+    assert "rollout-2: does not start: no memory" in as_line(snapshot)
+
+
+def test_no_workers_at_all_is_said_to_users_harm() -> None:
+    snapshot = Snapshot(workers=WorkersView(desired=0, current=0, ready=0))
+    expected = "0 workers are asked for: users get no answers, nothing is sampled (`onlinerlhf scale rollout 1`)"
+    assert lines(snapshot) == [f"warning: rollout: {expected}"]

@@ -15,18 +15,14 @@ from onlinerlhf.local import endpoints as endpoint_files
 from onlinerlhf.local import running
 from onlinerlhf.local.endpoints import Endpoints, ProcessEntry
 from onlinerlhf.local.platform import (
-    OWNED,
     PlatformSpec,
     ProcessPlan,
-    dump_toml,
-    free_ports,
-    merge,
-    parse_setting,
     plan,
-    read_config,
     shared_environment,
     socket_environment,
 )
+from onlinerlhf.local.ports import free_ports
+from onlinerlhf.local.sections import OWNED, dump_toml, merge, parse_setting, read_config
 from onlinerlhf.runtime import config as configs
 
 
@@ -47,12 +43,13 @@ def test_the_learner_starts_after_redis_and_before_all_that_need_a_version(spec:
 
 def test_what_takes_work_in_drains_first_and_what_stores_it_last(spec: PlatformSpec) -> None:
     order = plan(replace(spec, rollout_workers=2)).drain_order
-    assert order == (("gateway",), ("rollout-0", "rollout-1"), ("reward",), ("learner",), ("redis",))
+    workers = tuple(f"rollout-{index}" for index in range(8))  # those that may be added later, too
+    assert order == (("gateway",), workers, ("reward",), ("learner",), ("redis",))
 
 
 def test_the_gateway_knows_every_worker_and_the_workers_the_learner(spec: PlatformSpec) -> None:
-    planned = plan(replace(spec, rollout_workers=2))
-    address = {process.name: process.address for process in planned.processes}
+    planned = plan(replace(spec, rollout_workers=1, max_rollout_workers=2))
+    address = {process.name: process.address for process in (*planned.processes, *planned.workers)}
     assert planned.sections["gateway"]["rollout_target"] == f"ipv4:{address['rollout-0']},{address['rollout-1']}"
     assert planned.sections["rollout"]["learner_target"] == address["learner"]
 
@@ -126,7 +123,7 @@ def test_a_setting_that_names_no_services_key_is_refused(text: str) -> None:
         ("gateway.listen=127.0.0.1:50051", "--gateway-port"),
         ("gateway.http_listen=127.0.0.1:8080", "--http-port"),
         ("learner.listen=127.0.0.1:50052", "chosen by `up`"),
-        ("rollout.worker_id=w", "--workers"),
+        ("rollout.worker_id=w", "--rollout-workers"),
         ("rollout.staging_dir=/s", "--home"),
     ],
 )
@@ -240,3 +237,13 @@ def test_a_run_without_a_critic_is_planned_from_two_settings(spec: PlatformSpec,
     assert planned.sections["rollout"]["max_samples_ahead"] == 3 * 512 // 4
     with pytest.raises(ConfigError, match="grpo compares a prompt's responses: set rollout"):
         plan(replace(spec, overrides=parse_setting("learner.advantage_estimator=grpo")))
+
+
+def test_a_room_is_killed_only_well_after_its_own_drain_time(
+    spec: PlatformSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ONLINERLHF_LEARNER__DRAIN_SECONDS", "90")
+    planned = plan(replace(spec, overrides=parse_setting("rollout.drain_seconds=60")))
+    seconds = {process.name: process.drain_seconds for process in planned.processes}
+    assert seconds == {"redis": 15.0, "learner": 100.0, "rollout-0": 70.0, "reward": 30.0, "gateway": 30.0}
+    assert planned.workers[7].drain_seconds == 70.0

@@ -177,7 +177,7 @@ def test_the_plain_line_shows_backlogs_speed_learning_and_ledger() -> None:
         ),
     )
     assert as_line(snapshot) == (
-        "pool 7+2 | prompts 3 rollouts 0 scored 0 | 1,234 tokens/s | "
+        "pool 7+2 | prompts 3 rollouts 0 scored 0 | 1,234 tokens/s | rollout workers 1 of 1 | "
         "step 1 version 2 (collecting 4/16) reward 0.250 KL 1.50 nats/seq staleness 0.50 (max 1) | "
         "admitted 64 = trained 60 + dropped 1 + pending 3 (imbalance 0) | all ok"
     )

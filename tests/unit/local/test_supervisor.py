@@ -11,7 +11,8 @@ import psutil
 import pytest
 
 from onlinerlhf.core.errors import StartupError, WaitTimeout
-from onlinerlhf.local.supervisor import ChildSpec, ChildState, RestartPolicy, Supervisor, last_line, supervised
+from onlinerlhf.local.child import ChildSpec, ChildState, RestartPolicy, last_line
+from onlinerlhf.local.supervisor import Supervisor, supervised
 from onlinerlhf.local.warden import groups_left
 
 FAST = RestartPolicy(first_delay_seconds=0.02, max_delay_seconds=0.1, probe_seconds=0.02)
@@ -22,7 +23,8 @@ PARENT = "import subprocess, sys, time; p = subprocess.Popen([sys.executable, '-
 SUPERVISE = f"""
 import asyncio, os, sys
 from pathlib import Path
-from onlinerlhf.local.supervisor import ChildSpec, supervised
+from onlinerlhf.local.child import ChildSpec
+from onlinerlhf.local.supervisor import supervised
 
 async def ready() -> str:
     return ""
