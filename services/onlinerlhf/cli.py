@@ -26,6 +26,11 @@ class OneLineErrors(click.Group):
             return super().invoke(ctx)
         except OnlineRLHFError as error:
             raise click.ClickException(str(error)) from None
+        except ModuleNotFoundError as error:
+            if (error.name or "").startswith("onlinerlhf"):
+                raise
+            needs = f"this command needs {error.name}, which is not installed here"
+            raise click.ClickException(f"{needs}: pip install 'onlinerlhf[local]'") from None
 
 
 @contextmanager

@@ -107,7 +107,7 @@ class Engine:
             raise StartupError(
                 f"vLLM did not finish its first batch in {self._config.start_timeout_seconds:g} s"
             ) from error
-        except (EngineDeadError, RuntimeError, ValueError, OSError) as error:
+        except (EngineDeadError, RuntimeError, ValueError, OSError, ExceptionGroup) as error:
             raise StartupError(f"vLLM cannot start on {self._config.model_dir}: {_first_line(error)}") from error
         self.max_model_len = self._llm.model_config.max_model_len
         # What was imported lives for ever: full collections need not walk it while tokens come in.
@@ -289,4 +289,6 @@ def _params(spec: SamplingSpec, *, kind: RequestOutputKind, wishes: Wishes | Non
 
 
 def _first_line(error: BaseException) -> str:
+    if isinstance(error, BaseExceptionGroup):
+        return _first_line(error.exceptions[0])
     return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -22,6 +22,9 @@ def prepare(config: RolloutConfig) -> None:
         "TOKENIZERS_PARALLELISM": "false",
         "VLLM_CPU_OMP_THREADS_BIND": config.cpu_threads_bind,
     }
+    if config.enforce_eager:
+        # vLLM's sampler compiles a function even so, and dies at its first batch where there is no C++ compiler.
+        defaults["TORCHDYNAMO_DISABLE"] = "1"
     if config.cpu_reserved_cores is not None:
         defaults["VLLM_CPU_NUM_OF_RESERVED_CPU"] = str(config.cpu_reserved_cores)
     for name, value in defaults.items():

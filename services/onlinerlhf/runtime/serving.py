@@ -11,6 +11,7 @@ import signal
 import sys
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from types import FrameType
 from typing import Final, NoReturn, TypeAlias
 
 from prometheus_client import start_http_server
@@ -73,6 +74,8 @@ def main(room: str, compose: Callable[[], Awaitable[None]]) -> NoReturn:
     async def run() -> None:
         await compose()
 
+    # Until `run_service` takes signals: to the first process of a container an unhandled one does nothing at all.
+    signal.signal(signal.SIGTERM, _leave)
     try:
         asyncio.run(run())
     except OnlineRLHFError as error:
@@ -81,6 +84,12 @@ def main(room: str, compose: Callable[[], Awaitable[None]]) -> NoReturn:
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)
+    sys.exit(0)
+
+
+def _leave(number: int, frame: FrameType | None) -> NoReturn:
+    """Nothing was begun."""
+    del number, frame
     sys.exit(0)
 
 

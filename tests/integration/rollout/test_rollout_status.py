@@ -9,6 +9,7 @@ from typing import Any, cast
 import grpc
 import pytest
 
+from onlinerlhf.core.errors import StartupError
 from onlinerlhf.core.samples import FinishReason, VersionSpan
 from onlinerlhf.rollout.config import RolloutConfig
 from onlinerlhf.rollout.evidence import Piece
@@ -72,3 +73,21 @@ async def test_a_worker_counts_the_users_that_it_answers(tmp_path: Path) -> None
             assert await call.read() is grpc.aio.EOF
         assert await num_users() == 0
     await server.stop(None)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
+async def test_an_engine_that_dies_at_its_first_batch_is_a_worker_that_cannot_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from onlinerlhf.rollout import engine
+    from onlinerlhf.rollout.usage import Usage
+
+    async def die(self: engine.Engine) -> None:
+        raise ExceptionGroup("prompts", [RuntimeError("EngineCore: no compiler\nand more")])
+
+    monkeypatch.setattr(engine, "_engine_args", lambda config: None)
+    monkeypatch.setattr("onlinerlhf.rollout.engine.AsyncLLM.from_engine_args", lambda args: None)
+    monkeypatch.setattr(engine.Engine, "_warm_up", die)
+    places = {"model_dir": tmp_path, "learner_target": "nowhere", "staging_dir": tmp_path}
+    with pytest.raises(StartupError, match=r"vLLM cannot start on .*: EngineCore: no compiler$"):
+        await engine.Engine(RolloutConfig.model_validate(places), usage=Usage()).start()

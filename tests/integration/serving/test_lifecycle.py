@@ -183,6 +183,24 @@ async def test_a_process_that_cannot_start_says_why_in_one_line_and_exits_1() ->
     assert (child.returncode, stderr) == (1, b"onlinerlhf gateway: [gateway] listen: unknown key\n")
 
 
+async def test_a_process_that_is_stopped_while_it_still_imports_exits_0() -> None:
+    # As the first process of a container it would otherwise not even notice, and be killed at the end of its grace.
+    code = (
+        "import time\n"
+        "from onlinerlhf.runtime import serving\n"
+        "async def compose():\n"
+        "    print('importing', flush=True)\n"
+        "    time.sleep(60)\n"
+        "serving.main('gateway', compose)\n"
+    )
+    child = await asyncio.create_subprocess_exec(sys.executable, "-c", code, stdout=asyncio.subprocess.PIPE)
+    assert child.stdout is not None
+    async with asyncio.timeout(30):
+        assert await child.stdout.readline() == b"importing\n"
+        child.terminate()
+        assert await child.wait() == 0
+
+
 async def test_a_process_drains_on_sigterm_exits_0_and_logs_json_alone() -> None:
     code = """
 import asyncio

@@ -44,9 +44,10 @@ RESTRICTED: Final = {f"pod-security.kubernetes.io/{mode}": "restricted" for mode
 
 
 def find_manifests(values_set: str) -> tuple[Path, ...]:
-    """The CRDs and a rendered values set: below the working directory, or in the checkout that this code is from."""
-    checkout = Path(__file__).resolve().parents[4]
-    folders = [root / "deploy" / "manifests" for root in (Path.cwd(), checkout)]
+    """The CRDs and a rendered values set: below the working directory, in the checkout or the wheel of this code."""
+    here = Path(__file__).resolve()
+    folders = [root / "deploy" / "manifests" for root in (Path.cwd(), here.parents[4])]
+    folders.append(here.parents[1] / "manifests")
     for folder in folders:
         if (path := folder / f"{values_set}.yaml").is_file():
             return tuple(each for each in (folder / f"{CRDS}.yaml", path) if each.is_file())
