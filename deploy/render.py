@@ -62,6 +62,13 @@ _OTHER_SECRET: Final = f"""\
 """
 
 
+_APPLY: Final = (
+    '#   sed "s#image: onlinerlhf-\\([a-z]*\\):.*#image: $REGISTRY/onlinerlhf-\\1:$TAG#" '
+    "deploy/manifests/{name}.yaml | kubectl apply -f -"
+)
+"""The images are where the user pushed them."""
+
+
 def load(path: Path) -> dict[str, Any]:
     """A values file."""
     return helm_python.values_from_yaml(path.read_text(encoding="utf-8"))
@@ -183,7 +190,7 @@ def _header(name: str, objects: Sequence[Mapping[str, Any]]) -> str:
         lines.append("#   kubectl wait --for=condition=Established crd/rolloutpools.onlinerlhf.dev --timeout=60s")
     lines.append(f"#   kubectl create namespace {NAMESPACE}")
     secret = _SECRET if any(_is(each, "StatefulSet", f"{RELEASE}-redis") for each in objects) else _OTHER_SECRET
-    apply = f"#   kubectl apply -f deploy/manifests/{name}.yaml"
+    apply = _APPLY.format(name=name)
     last = "# The Namespace is in here: `kubectl delete -f` of this file deletes all volumes with it."
     return "\n".join(lines) + f"\n{secret}{apply}\n{last}\n"
 

@@ -1,7 +1,9 @@
 """A real cluster, named by the environment; without one everything here is skipped, and says why.
 
 ONLINERLHF_TEST_KUBECONFIG         kubeconfig of a cluster on which namespaces and CRDs may be made
-ONLINERLHF_TEST_IMAGE_REPOSITORY   where the five images were pushed, as registry.example/rlhf
+ONLINERLHF_TEST_IMAGE_REPOSITORY   where the five images were pushed, as registry.example/rlhf; if they were loaded into
+                                   nodes instead (kind load, ctr images import), what stands before their names there
+                                   (crictl images): docker.io/library, or localhost for podman's
 ONLINERLHF_TEST_IMAGE_TAG          their tag
 ONLINERLHF_TEST_SHARED_STORAGE     optional: a storage class whose volumes many nodes may mount at once
 ONLINERLHF_TEST_KEEP               any value: leave the namespace behind, to look at it

@@ -30,6 +30,9 @@ def quick_manifest(text: str, *, shared_storage_class: str = "") -> str:
             thing["data"][CONFIG] = re.sub(r"max_samples_ahead = \d+", ahead, thing["data"][CONFIG])
         if thing["kind"] == "PersistentVolumeClaim" and shared_storage_class:
             thing["spec"].update(storageClassName=shared_storage_class, accessModes=["ReadWriteMany"])
+        if "template" in thing.get("spec", {}) and shared_storage_class:
+            # All that it holds there: that the pods stay beside each other.
+            thing["spec"]["template"]["spec"].pop("affinity", None)
     return yaml.safe_dump_all(objects, sort_keys=False)
 
 

@@ -121,6 +121,25 @@ def test_from_outside_only_clients_reach_gateways_and_only_monitoring_metrics(na
 
 
 @pytest.mark.parametrize("name", SETS)
+def test_names_are_also_answered_by_a_cache_on_the_node_and_by_the_cloud(name: str) -> None:
+    rendering = rendered(name)
+    network = Network(rendering.of("NetworkPolicy"), NAMESPACE)
+    for address in ("169.254.20.10", "169.254.169.254"):
+        resolver = Peer(name="resolver", address=address)
+        for pods in rendering.pods():
+            peer = Peer.of(pods, NAMESPACE)
+            assert network.allows(peer, resolver, 53, "UDP") and network.allows(peer, resolver, 53), str(pods)
+            # At the second of them a cloud also hands out its machines' credentials.
+            assert not network.allows(peer, resolver, 80), str(pods)
+
+
+def test_dns_pods_may_listen_elsewhere() -> None:
+    rendering = render(changed("minimal", {"networkPolicy": {"dns": {"ports": [53, 5353]}}}))
+    network = Network(rendering.of("NetworkPolicy"), NAMESPACE)
+    assert all(network.allows(Peer.of(pods, NAMESPACE), DNS, 5353, "UDP") for pods in rendering.pods())
+
+
+@pytest.mark.parametrize("name", SETS)
 def test_to_outside_there_is_dns_and_for_the_scaler_the_api_server(name: str) -> None:
     rendering = rendered(name)
     network = Network(rendering.of("NetworkPolicy"), NAMESPACE)
@@ -128,8 +147,8 @@ def test_to_outside_there_is_dns_and_for_the_scaler_the_api_server(name: str) ->
         peer = Peer.of(pods, NAMESPACE)
         assert network.allows(peer, DNS, 53, "UDP") and network.allows(peer, DNS, 53)
         assert not network.allows(peer, DNS, SSH)
-        ways = {port for port in (80, 443, 6443, 8080) if network.allows(peer, API_SERVER, port)}
-        assert ways == ({443, 6443} if pods.component == "scaler" else set()), str(pods)
+        ways = {port for port in (80, 443, 6443, 8080, 8443, 16443) if network.allows(peer, API_SERVER, port)}
+        assert ways == ({443, 6443, 8443, 16443} if pods.component == "scaler" else set()), str(pods)
         assert not any(network.allows(peer, stranger, SSH) for stranger in STRANGERS)
 
 
@@ -139,6 +158,7 @@ def test_an_external_redis_is_reached_by_the_rooms_at_its_address_alone() -> Non
     blocks = [
         (block["ipBlock"]["cidr"], port["port"])
         for policy in rendering.of("NetworkPolicy")
+        if policy["metadata"]["name"].endswith("-rooms-to-redis")
         for rule in policy["spec"].get("egress") or []
         for block in rule.get("to") or []
         if "ipBlock" in block

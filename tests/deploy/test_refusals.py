@@ -2,9 +2,10 @@
 
 from typing import Any
 
+import helm_python
 import pytest
 
-from deploy.helm import changed, refusal
+from deploy.helm import changed, refusal, render, values_of
 
 POOL = ("rollout", "pools", "default")
 
@@ -80,3 +81,9 @@ def test_values_that_cannot_work_are_refused_by_name(case: str) -> None:
 def test_a_release_can_come_without_any_values_of_its_own() -> None:
     with pytest.raises(AssertionError, match="took these values"):
         refusal({})
+
+
+@pytest.mark.parametrize("release", ["2026", "my.release"])
+def test_a_release_name_that_no_service_can_begin_with_is_refused(release: str) -> None:
+    with pytest.raises(helm_python.HelmError, match="begin with a letter and have no dots"):
+        render(values_of("minimal"), release=release)

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import yaml
 
-from deploy.helm import CHART, SETS, changed, render, rendered
+from deploy.helm import CHART, SETS, changed, render, rendered, values_of
 from deploy.objects import Object
 from kube.kinds import POOLS
 from kube.store import Refused
@@ -112,3 +112,18 @@ def fields(schema: dict[str, Any], path: str = "") -> list[str]:
         found += fields(part, f"{path}.{key}")
         found += fields(part.get("items", {}), f"{path}.{key}[]")
     return found
+
+
+def test_names_that_look_like_numbers_stay_text() -> None:
+    """As a pool of RTX 4090s may well be called, and a namespace by a year."""
+    some = values_of("minimal")["rollout"]["pools"]["default"]
+    values = changed("minimal", {"fullnameOverride": "rlhf", "rollout": {"pools": {"4090": some, "1e3": some}}})
+    rendering = render(values, release="2026", namespace="1234")
+    assert {each["metadata"]["name"] for each in rendering.of("RolloutPool")} == {"4090", "1e3", "default"}
+    assert {pods.labels["onlinerlhf.dev/pool"] for pods in rendering.pods("rollout")} == {"4090", "1e3", "default"}
+    for thing in rendering.objects:
+        meta = thing["metadata"]
+        assert isinstance(meta["name"], str) and isinstance(meta.get("namespace", ""), str), thing
+        assert all(isinstance(value, str) for value in meta.get("labels", {}).values()), thing
+    for pods in rendering.pods():
+        assert all(isinstance(value, str) for value in pods.labels.values()), str(pods)

@@ -95,6 +95,9 @@ def test_a_shared_storage_class_is_for_the_models_volume() -> None:
     quick = list(yaml.safe_load_all(objects.quick_manifest(MINIMAL, shared_storage_class="nfs")))
     (claim,) = [each for each in quick if each["kind"] == "PersistentVolumeClaim"]
     assert (claim["spec"]["storageClassName"], claim["spec"]["accessModes"]) == ("nfs", ["ReadWriteMany"])
+    # What a volume of one node ties together, this one lets move.
+    specs = [each["spec"]["template"]["spec"] for each in quick if "template" in each.get("spec", {})]
+    assert len(specs) > 5 and not any("affinity" in spec for spec in specs)
 
 
 def test_the_run_is_the_one_of_the_manifest() -> None:

@@ -105,7 +105,7 @@ async def test_applying_makes_and_then_changes(faulty: Cluster) -> None:
         "metadata": {"name": "applied"},
         "spec": {"deploymentName": "rollout", "maxReplicas": 2},
     }
-    assert (await faulty.kube.apply(ROLLOUT_POOL, body))["spec"]["scaleDownSeconds"] == 300
+    assert (await faulty.kube.apply(ROLLOUT_POOL, body))["spec"]["scaleDownSeconds"] == 60
     body["spec"] = {"deploymentName": "rollout", "maxReplicas": 5}
     assert (await faulty.kube.apply(ROLLOUT_POOL, body))["spec"]["maxReplicas"] == 5
 

@@ -4,6 +4,9 @@
 {{- if and $v.keda.enabled $v.scaler.enabled }}
 {{- fail "keda.enabled and scaler.enabled exclude each other: two controllers would fight over the rollout pools' replicas. Set scaler.enabled=false to scale by KEDA" }}
 {{- end }}
+{{- if not (regexMatch "^[a-z]([-a-z0-9]*[a-z0-9])?$" (include "onlinerlhf.fullname" .)) }}
+{{- fail (printf "the release's name gives Services names like %s-redis: those begin with a letter and have no dots. Set fullnameOverride" (include "onlinerlhf.fullname" .)) }}
+{{- end }}
 {{- include "onlinerlhf.checkPools" . }}
 {{- include "onlinerlhf.checkRedis" . }}
 {{- include "onlinerlhf.checkTls" . }}

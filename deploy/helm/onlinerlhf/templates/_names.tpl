@@ -21,7 +21,7 @@
 {{/* Labels by which this release is selected; they never change. */}}
 {{- define "onlinerlhf.selector" -}}
 app.kubernetes.io/name: onlinerlhf
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- end }}
 
 {{- define "onlinerlhf.labels" -}}
@@ -34,7 +34,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{/* Metadata of an object. Arguments: root, suffix (behind the fullname), component. */}}
 {{- define "onlinerlhf.metadata" -}}
 name: {{ include "onlinerlhf.fullname" .root }}{{ with .suffix }}-{{ . }}{{ end }}
-namespace: {{ .root.Release.Namespace }}
+namespace: {{ .root.Release.Namespace | quote }}
 labels:
   {{- include "onlinerlhf.labels" .root | nindent 2 }}
   {{- with .component }}
@@ -47,7 +47,7 @@ labels:
 {{ include "onlinerlhf.selector" .root }}
 app.kubernetes.io/component: {{ .component }}
 {{- with .pool }}
-onlinerlhf.dev/pool: {{ . }}
+onlinerlhf.dev/pool: {{ . | quote }}
 {{- end }}
 {{- end }}
 

@@ -20,6 +20,33 @@ capabilities:
   drop: [ALL]
 {{- end }}
 
+{{/* Rooms whose pods mount the models, besides the Job that makes them. */}}
+{{- define "onlinerlhf.modelsUsers" -}}
+{{- toJson (list "gateway" "learner" "models" "reward" "rollout") }}
+{{- end }}
+
+{{/*
+A pod's affinity as JSON: the user's, and, where one node at a time may have the models' volume, that all who mount it are on
+that node. The scheduler does not see to that by itself: pods on other nodes would wait for the volume for ever. The first pod is
+let in by its own labels. Arguments: root, component, values.
+*/}}
+{{- define "onlinerlhf.affinity" -}}
+{{- $affinity := deepCopy (.values.affinity | default dict) }}
+{{- $models := .root.Values.models }}
+{{- $users := include "onlinerlhf.modelsUsers" . | fromJsonArray }}
+{{- $isShared := or (has "ReadWriteMany" $models.claim.accessModes) (has "ReadOnlyMany" $models.claim.accessModes) }}
+{{- if and (eq $models.source "bootstrap") (not $isShared) (has .component $users) }}
+{{- $labels := include "onlinerlhf.selector" .root | fromYaml }}
+{{- $component := dict "key" "app.kubernetes.io/component" "operator" "In" "values" $users }}
+{{- $term := dict "topologyKey" "kubernetes.io/hostname" "labelSelector" (dict "matchLabels" $labels "matchExpressions" (list $component)) }}
+{{- $pods := get $affinity "podAffinity" | default dict }}
+{{- $key := "requiredDuringSchedulingIgnoredDuringExecution" }}
+{{- $_ := set $pods $key (append (get $pods $key | default list) $term) }}
+{{- $_ := set $affinity "podAffinity" $pods }}
+{{- end }}
+{{- toJson $affinity }}
+{{- end }}
+
 {{/* The beginning of a pod's spec. Arguments: root, component, pool, values (of the room or pool), automount. */}}
 {{- define "onlinerlhf.podHead" -}}
 serviceAccountName: {{ include "onlinerlhf.fullname" .root }}-{{ .component }}
@@ -48,7 +75,7 @@ nodeSelector:
 tolerations:
   {{- toYaml . | nindent 2 }}
 {{- end }}
-{{- with .values.affinity }}
+{{- with include "onlinerlhf.affinity" . | fromJson }}
 affinity:
   {{- toYaml . | nindent 2 }}
 {{- end }}

@@ -20,6 +20,9 @@ from onlinerlhf.scaler.kube_errors import Conflict
 
 CRD_SECONDS: Final = 60.0
 PASSWORD_BYTES: Final = 32
+_IMMUTABLE: Final = ("field is immutable", "spec.template: Invalid value")
+"""How the API server says that a Job cannot be changed. The whole pod template stands between the two, so that the end
+may be cut off."""
 _BOOKKEEPING: Final = frozenset({"managedFields", "resourceVersion", "generation"})
 
 
@@ -180,7 +183,8 @@ class _Installer:
         except Conflict as error:
             raise InvalidInput(f"{label}: {error}; --force-conflicts takes the fields over") from None
         except InvalidInput as error:
-            if before is None or kind.kind != JOB.kind or "immutable" not in str(error):
+            is_job = before is not None and kind.kind == JOB.kind
+            if not is_job or not any(words in str(error) for words in _IMMUTABLE):
                 raise InvalidInput(f"{label}: {error}", reason=error.reason) from None
             if not dry_run:
                 await self._replace_job(kind, name)
