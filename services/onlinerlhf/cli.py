@@ -317,4 +317,6 @@ def main() -> None:
     # Read when torch loads, here and in the services. Threads that spin long while they wait for each other make busy
     # cores a hundred times slower; spinning this little costs a fifth of the speed of idle ones.
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+    # gRPC writes a line of its own each time that a server ends a connection.
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     cli.main(prog_name="onlinerlhf")

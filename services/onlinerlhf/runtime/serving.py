@@ -7,6 +7,7 @@ SIGTERM -> health says not serving -> background tasks stop reading and finish w
 
 import asyncio
 import logging
+import os
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
@@ -74,6 +75,8 @@ def main(room: str, compose: Callable[[], Awaitable[None]]) -> NoReturn:
     async def run() -> None:
         await compose()
 
+    # gRPC would write a line of its own, which is no JSON, each time that a peer ends a connection.
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     # Until `run_service` takes signals: to the first process of a container an unhandled one does nothing at all.
     signal.signal(signal.SIGTERM, _leave)
     try:
