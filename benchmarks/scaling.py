@@ -63,6 +63,8 @@ def main(plot: Path | None) -> Iterator[Claim]:
         yield _reported(f"scaling_gpu_hours_{policy}", float(np.mean(hours)), "GPU-h/day")
         starts = [row.outcomes[policy].num_starts for row in rows]
         yield _reported(f"scaling_starts_{policy}", float(np.mean(starts)), "workers/day")
+        stopped = [row.outcomes[policy].num_stopped_with_work for row in rows]
+        yield _reported(f"scaling_stopped_with_work_{policy}", float(np.mean(stopped)), "workers/day")
     bounds = [row.bound_gpu_hours for row in rows]
     yield _reported("scaling_gpu_hours_clairvoyant_bound", float(np.mean(bounds)), "GPU-h/day")
     ratio = max(row.ratio for row in rows)
@@ -75,6 +77,8 @@ def main(plot: Path | None) -> Iterator[Claim]:
     )
     wait = max(row.wait("scaler", 99) / row.wait("keda_on_lag", 99) for row in rows)
     yield Claim(name="scaling_p99_to_keda_worst_day", value=wait, unit="ratio", goal="<=1", ok=wait <= 1)
+    num = sum(row.outcomes["scaler"].num_stopped_with_work for row in rows)
+    yield Claim(name="scaling_stopped_with_work_all_days", value=num, unit="workers", goal="<=0", ok=num == 0)
     yield from _with_a_slow_learner()
     if plot is not None:
         _draw(rows[0], plot)

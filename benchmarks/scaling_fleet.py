@@ -1,9 +1,9 @@
 """Rollout workers in steps of a second: they start, read, sample, drain; a policy says how many there should be.
 
 A worker reads as rollout/worker.py does: whoever is woken first takes the prompt, up to its slots and its read-ahead,
-and what it has read ahead waits for a slot of its own. A worker told to stop hands back what has no slot, finishes the
-rest for DRAIN_SECONDS, and then hands back what is left, which is sampled again from the start. A worker costs its GPU
-from the moment it is asked for until it is gone.
+and what it has read ahead waits for a slot of its own. A cordoned worker reads nothing. One told to stop hands back
+what has no slot, finishes the rest for DRAIN_SECONDS, and then hands back what is left, which is sampled again from the
+start. A worker costs its GPU from the moment it is asked for until it is gone.
 """
 
 import random
@@ -35,6 +35,7 @@ class SimWorker:
     """Prompts being sampled."""
     ahead: deque[int] = field(default_factory=deque)
     """Prompts read, without a slot yet."""
+    cordoned: bool = False
     gone: bool = False
 
     @property
@@ -47,7 +48,7 @@ class Policy(Protocol):
     """An autoscaler."""
 
     least_busy_first: bool
-    """Whether it has the least busy workers end first (pod-deletion-cost). Otherwise the youngest do."""
+    """Whether it has the emptied and the least busy workers end first (pod-deletion-cost). Otherwise the youngest."""
 
     def size(self, fleet: "Fleet") -> int:
         """Replicas wanted now; asked every second."""
@@ -62,6 +63,8 @@ class Outcome:
     num_starts: int
     num_repeated: int
     """Prompts handed back and sampled again."""
+    num_stopped_with_work: int
+    """Workers told to stop that held prompts."""
     sizes: NDArray[np.int64]  # [DAY_SECONDS] workers that cost a GPU
 
 
@@ -80,7 +83,7 @@ class Fleet:
         self._waits = np.zeros(len(self._arrivals), dtype=np.int64)
         self._due: list[list[tuple[SimWorker, int]]] = [[] for _ in range(DAY_SECONDS + TAIL_SECONDS + 200)]
         self._draw = random.Random(seed)
-        self.num_starts = self.num_repeated = self.num_sampled = 0
+        self.num_starts = self.num_repeated = self.num_sampled = self.num_stopped_with_work = 0
 
     @property
     def ready(self) -> list[SimWorker]:
@@ -123,6 +126,7 @@ class Fleet:
             gpu_hours=float(sizes.sum()) / 3600,
             num_starts=self.num_starts,
             num_repeated=self.num_repeated,
+            num_stopped_with_work=self.num_stopped_with_work,
             sizes=sizes,
         )
 
@@ -145,7 +149,7 @@ class Fleet:
         self._due[self.now + self._services[prompt]].append((worker, prompt))
 
     def _read(self) -> None:
-        readers = [worker for worker in self.workers if worker.ready_at <= self.now]
+        readers = [worker for worker in self.workers if worker.ready_at <= self.now and not worker.cordoned]
         rooms = [SLOTS + READ_AHEAD - worker.num_in_hand for worker in readers]
         open_readers = [at for at, room in enumerate(rooms) if room > 0]
         while self.waiting and open_readers:
@@ -171,12 +175,14 @@ class Fleet:
     def _stop_workers(self, count: int, *, least_busy_first: bool) -> None:
         def order(worker: SimWorker) -> tuple[bool, int, int]:
             """As the ReplicaSet controller ranks them: not ready, then deletion cost, then the youngest."""
-            is_ready = worker.ready_at <= self.now
-            return is_ready, worker.num_in_hand if least_busy_first else 0, -worker.ready_at
+            is_ready = worker.ready_at <= self.now and not worker.cordoned
+            cost = -1 if worker.cordoned and not worker.num_in_hand else worker.num_in_hand
+            return is_ready, cost if least_busy_first else 0, -worker.ready_at
 
         ended = sorted(self.workers, key=order)[:count]
         self.workers = [worker for worker in self.workers if worker not in ended]
         for worker in ended:
+            self.num_stopped_with_work += worker.num_in_hand > 0
             self.waiting.extendleft(reversed(worker.ahead))
             worker.ahead.clear()
         self._draining += [(self.now + DRAIN_SECONDS, worker) for worker in ended if worker.slots]

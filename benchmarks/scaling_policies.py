@@ -3,7 +3,7 @@
 import math
 from collections import deque
 
-from scaling_fleet import MAX_REPLICAS, MIN_REPLICAS, SLOTS, Fleet
+from scaling_fleet import MAX_REPLICAS, MIN_REPLICAS, SLOTS, Fleet, SimWorker
 
 from onlinerlhf.scaler.decision import decide
 from onlinerlhf.scaler.observation import Memory, Pipeline, PoolSpec, PoolState, Worker
@@ -37,12 +37,11 @@ class Scaler:
         """The decision's replicas."""
         if fleet.now % POLL_SECONDS:
             return len(fleet.workers)
-        workers = tuple(
-            Worker(name=worker.name, ready=worker.ready_at <= fleet.now, num_in_flight=worker.num_in_hand)
-            for worker in fleet.workers
-        )
+        workers = tuple(_as_seen(worker, fleet.now) for worker in fleet.workers)
         pool = PoolState(spec=self._spec, replicas=len(fleet.workers), workers=workers)
         (decision,), self._memory = decide(self.observe(fleet), [pool], self._memory, now=float(fleet.now))
+        for worker in fleet.workers:
+            worker.cordoned = worker.name in decision.cordon
         return decision.replicas
 
     def observe(self, fleet: Fleet) -> Pipeline:
@@ -50,6 +49,19 @@ class Scaler:
         return Pipeline(
             num_waiting=len(fleet.waiting), num_in_flight=fleet.num_in_flight, num_ahead=0, max_samples_ahead=10**6
         )
+
+
+def _as_seen(worker: SimWorker, now: int) -> Worker:
+    is_up = worker.ready_at <= now
+    return Worker(
+        name=worker.name,
+        ready=is_up and not worker.cordoned,
+        started=is_up,
+        answered=is_up,
+        version=int(is_up),
+        num_in_flight=worker.num_in_hand,
+        cordoned=worker.cordoned,
+    )
 
 
 class _HPA:

@@ -6,6 +6,7 @@ engine ──started──► weights (pull and apply the current version) ─�
 
 import json
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import grpc
@@ -13,7 +14,7 @@ import grpc
 from onlinerlhf.core.errors import StartupError
 from onlinerlhf.core.samples import Stage
 from onlinerlhf.rollout import environment, metrics, staged_file
-from onlinerlhf.rollout.admission import Admission
+from onlinerlhf.rollout.admission import Admission, cordon_shown, show_cordon
 from onlinerlhf.rollout.config import RolloutConfig
 from onlinerlhf.rollout.learner_source import LearnerSource
 from onlinerlhf.rollout.lifecycle import EngineKeeper
@@ -69,13 +70,20 @@ async def compose(run_config: RunConfig, config: RolloutConfig) -> None:
         delivery_limit=config.delivery_limit,
     )
     worker = RolloutWorker(
-        consumer, Streams(client, keys, patience=patience), engine, config, refusal=admission.refusal
+        consumer,
+        Streams(client, keys, patience=patience),
+        engine,
+        config,
+        refusal=admission.refusal,
+        tell_cordoned=partial(show_cordon, health),
     )
     metrics.IN_FLIGHT.set_function(lambda: usage.num_in_flight)
     metrics.IDLE_SHARE.set_function(lambda: usage.idle_share)
 
     def register(server: grpc.aio.Server) -> Sequence[str]:
-        servicer = RolloutServicer(engine, updater, usage, config, refusal=admission.refusal)
+        servicer = RolloutServicer(
+            engine, updater, usage, config, refusal=lambda version: cordon_shown(health) or admission.refusal(version)
+        )
         rollout_pb2_grpc.add_RolloutServiceServicer_to_server(servicer, server)
         return [rollout_pb2.DESCRIPTOR.services_by_name["RolloutService"].full_name]
 

@@ -5,6 +5,9 @@
                |                  └ failed -> retried later, dead after the delivery limit
                └ cannot be decoded, or no engine could take it -> dead letter at once
 
+A cordon, by which the scaler empties this worker, is Redis' business where samples are read: it gives none. Here it is
+told on, so that health keeps users away too.
+
 There is no batch to wait for: max_concurrent_samples have a slot, read_ahead_samples wait for one, and a slot that
 becomes free is filled from these in the same moment, without a word to Redis.
 
@@ -23,12 +26,13 @@ from onlinerlhf.rollout import metrics
 from onlinerlhf.rollout.config import RolloutConfig
 from onlinerlhf.runtime import tracing, wire
 from onlinerlhf.runtime.streams import Consumer, Delivery, Streams
-from onlinerlhf.runtime.tasks import unless
+from onlinerlhf.runtime.tasks import end, unless
 
 log = logging.getLogger(__name__)
 
 _READ_BLOCK_SECONDS = 0.5
 _FLOOR_POLL_SECONDS = 0.1
+_CORDON_POLL_SECONDS = 0.25
 _GATHER_SECONDS = 0.005
 # Of drain_seconds: what is left over is for giving back what did not get done.
 _FINISH_SHARE = 0.8
@@ -60,12 +64,15 @@ class RolloutWorker:
         config: RolloutConfig,
         *,
         refusal: Callable[[int], str],
+        tell_cordoned: Callable[[bool], None] | None = None,
     ) -> None:
+        """tell_cordoned: called again and again with whether this worker is being emptied. None: nobody cares."""
         self._consumer = consumer
         self._streams = streams
         self._sampler = sampler
         self._config = config
         self._refusal = refusal
+        self._tell_cordoned = tell_cordoned
         self._spec = config.sampling
         self._tasks: dict[asyncio.Task[None], Delivery] = {}
         self._begun: set[str] = set()
@@ -86,6 +93,7 @@ class RolloutWorker:
         self._begun.clear()
         self._num_unsampled = 0
         async with self._consumer, asyncio.TaskGroup() as group:
+            cordon = group.create_task(self._watch_cordon(), name="cordon")
             while not stop.is_set():
                 room = await self._room(stop)
                 if room == 0:
@@ -100,7 +108,16 @@ class RolloutWorker:
                     self._tasks[task] = delivery
                     self._num_unsampled += 1
                     task.add_done_callback(self._done)
+            await end([cordon])
             await self._drain()
+
+    async def _watch_cordon(self) -> None:
+        """Beside the reading, which may rest for long: for the learner, or for a free slot."""
+        while True:
+            is_cordoned = await self._consumer.look_for_cordon()
+            if self._tell_cordoned is not None:
+                self._tell_cordoned(is_cordoned)
+            await asyncio.sleep(_CORDON_POLL_SECONDS)
 
     async def _room(self, stop: asyncio.Event) -> int:
         """How many samples may be read now. 0: after a wait for the engine, the floor or the learner; ask again."""

@@ -23,6 +23,7 @@ from redis.exceptions import RedisError
 from onlinerlhf.core.errors import Unavailable
 from onlinerlhf.core.samples import DropReason, Stage
 from onlinerlhf.runtime import metrics, stream_scripts
+from onlinerlhf.runtime.cordon import Cordon
 from onlinerlhf.runtime.keys import RunKeys
 from onlinerlhf.runtime.leases import Delivery, Leases
 from onlinerlhf.runtime.ledger import dropped_state, trained_state
@@ -69,6 +70,7 @@ class Consumer:
         self._stream = keys.stream(stage)
         self._bookkeeping = [keys.ledger_states, keys.ledger_counts, keys.attempts(stage), keys.errors(stage)]
         self._consent = [keys.blocked, keys.ledger_owners]
+        self._cordon = Cordon(redis, keys, name=name)
         self._rights = Rights(redis, keys, stage, patience)
         self._leases = Leases(redis, keys, stage, name=name, patience=patience, lease_seconds=lease_seconds)
         self._recover = 1
@@ -85,6 +87,10 @@ class Consumer:
     def held_deliveries(self) -> tuple[Delivery, ...]:
         """What is held, to be given back at a drain."""
         return tuple(self._leases.held.values())
+
+    async def look_for_cordon(self) -> bool:
+        """Whether this consumer gets nothing new for now, known to a second, also while it does not read."""
+        return await self._cordon.look()
 
     async def __aenter__(self) -> Self:
         self._recover = 1
@@ -109,7 +115,7 @@ class Consumer:
         """Up to `max_count` samples; [] where there was none, or no Redis, for `block_seconds`, or `stop` came.
 
         Own entries from before a restart come first, then given-back ones and those of dead consumers, then new ones.
-        Never returns what is held already.
+        Never returns what is held already. While the consumer is cordoned, own entries are all it gets.
         """
         loop = asyncio.get_running_loop()
         deadline = loop.time() + block_seconds
@@ -255,7 +261,7 @@ class Consumer:
         now = asyncio.get_running_loop().time()
         scan = now >= self._next_scan
         leave = [*self._leases.held, *(self._leases.still_set_aside() if self._recover else ())]
-        keys = [self._stream, self._keys.dead(self._stage), *self._bookkeeping, *self._consent]
+        keys = [self._stream, self._keys.dead(self._stage), *self._bookkeeping, *self._consent, self._keys.cordoned]
         arguments: list[Argument] = [
             self._keys.group,
             self._name,
@@ -266,7 +272,7 @@ class Consumer:
         ]
         recover = self._recover
         try:
-            taken, buried, handled, left, last_entry, refused = await stream_scripts.TAKE.run(
+            taken, buried, handled, left, last_entry, refused, cordoned_ms = await stream_scripts.TAKE.run(
                 self._redis, keys, [*arguments, self._limit, recover, int(scan), *leave]
             )
         except BaseException:
@@ -275,6 +281,7 @@ class Consumer:
             self._next_scan = now + self._leases.lease_seconds / 2
             raise
         self._recover = recover if left else 0
+        self._cordon.hear(cordoned_ms)
         if scan:
             self._next_scan = now + min(self._leases.lease_seconds / 4, 5.0)
         for sample, tries, error in buried:
@@ -297,6 +304,10 @@ class Consumer:
 
     async def _wait_for_entry_after(self, last_entry: str, seconds: float) -> None:
         """Sleep until something is added. XREAD takes nothing, so a reply lost on the way loses nothing."""
+        if self._cordon.is_on:
+            # What is added is not for this consumer.
+            await asyncio.sleep(seconds)
+            return
         block_ms = max(int(seconds * 1000), 1)
         try:
             await command(self._redis, "XREAD", "COUNT", 1, "BLOCK", block_ms, "STREAMS", self._stream, last_entry)

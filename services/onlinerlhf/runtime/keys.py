@@ -112,3 +112,8 @@ class RunKeys:
     def latest_version(self) -> str:
         """The newest policy version number that the learner has published."""
         return self.key("latest_version")
+
+    @property
+    def cordoned(self) -> str:
+        """Sorted set: rollout worker that takes nothing new -> when that lapses, in ms by the server's clock."""
+        return self.key("cordoned")

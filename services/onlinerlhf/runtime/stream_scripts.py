@@ -6,6 +6,7 @@ memory, and nothing would drain.
 
 from typing import Final
 
+from onlinerlhf.runtime.cordon import LUA_CORDON
 from onlinerlhf.runtime.ledger import LUA_TRANSITION
 from onlinerlhf.runtime.redis import Script
 
@@ -49,18 +50,21 @@ return 1
 
 TAKE: Final = Script(
     LUA_SETTLE
+    + LUA_CORDON
     + """
--- KEYS stream, dead, states, counts, attempts, errors, blocked, owners.
+-- KEYS stream, dead, states, counts, attempts, errors, blocked, owners, cordoned.
 -- ARGV group, me, returned, stage, want, lease in ms, delivery limit (0: none), recover (0: no, 1: counting the
 --      attempt, 2: not), whether to look for entries of the dead, then the entries to leave alone.
 -- Replies {{entry, sample, data, attempt}...}, {{sample, attempts, error}...}, entries handled, own entries may be
---      left, the group's last entry, reasons of samples that may not be used any more.
+--      left, the group's last entry, reasons of samples that may not be used any more, for how many ms this consumer
+--      is cordoned: then it gets only what was its own before.
 local stream, dead, states, counts, attempts, errors = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local blocked, owners = KEYS[7], KEYS[8]
 local group, me, returned, stage = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local want, lease, limit, recover, scan = tonumber(ARGV[5]), ARGV[6], tonumber(ARGV[7]), tonumber(ARGV[8]), ARGV[9]
 local FIRST = 10
 local leave, taken, buried, refused, handled = {}, {}, {}, {}, 0
+local cordoned = cordoned_ms(KEYS[9], me)
 for i = FIRST, #ARGV do leave[ARGV[i]] = true end
 local page = want + #ARGV - FIRST + 1
 
@@ -140,12 +144,12 @@ if recover > 0 then
   local done = claim(rows, recover == 1)
   if not done or #rows == page then left = 1 end
 end
-claim(redis.call('XPENDING', stream, group, '-', '+', page, returned), true)
-if scan == '1' then
+if cordoned == 0 then claim(redis.call('XPENDING', stream, group, '-', '+', page, returned), true) end
+if cordoned == 0 and scan == '1' then
   claim(redis.call('XPENDING', stream, group, 'IDLE', lease, '-', '+', page), true)
   forget_idle()
 end
-if #taken < want then
+if cordoned == 0 and #taken < want then
   local reply = redis.call('XREADGROUP', 'GROUP', group, me, 'COUNT', want - #taken, 'STREAMS', stream, '>')
   if reply then
     for _, row in ipairs(reply[1][2]) do begin(row[1], row[2], true) end
@@ -157,7 +161,7 @@ if handled == 0 then
     if info[2] == group then last = info[8] end
   end
 end
-return {taken, buried, handled, left, last, refused}
+return {taken, buried, handled, left, last, refused, cordoned}
 """
 )
 

@@ -1,24 +1,20 @@
 """What size each rollout pool should have now, and why. Pure: values and a clock in, values out.
 
-    demand -> enough..comfortable of each pool -> nearest size = the wish -> up at once
+    demand -> enough..comfortable of each pool -> nearest size = the wish -> up at once, cordons lifted first
                                                                           -> down: see below
 
-Down goes a pool to the largest wish of the last scale_down_seconds, not below its workers that hold work, and not at
-all while a ready worker does not answer.
+Down goes a pool to the largest wish of the last scale_down_seconds, by way of a cordon: the surplus workers get no new
+work, and each may go when it holds none. So a pool is never smaller than the number of its workers that hold work, and
+it does not shrink while a worker that may have users does not answer.
 """
 
 from collections.abc import Sequence
-from typing import Final
 
 from onlinerlhf.scaler.allocation import Demand, Wish, allocate, demand_of, is_sized_by_hand
+from onlinerlhf.scaler.cordon import smallest_size, to_empty
 from onlinerlhf.scaler.observation import Decision, Memory, Pipeline, PoolState, Reason
 
 History = tuple[tuple[float, int], ...]
-
-WAIT_FOR_WORK: Final = 1.5
-"""Workers that hold work keep a pool from shrinking until the smaller size has sufficed for this many times
-scale_down_seconds. Not for ever: a trickle of prompts lands on all workers, and none would ever be without. Whoever is
-stopped then finishes its work or hands it back."""
 
 
 def decide(
@@ -39,9 +35,9 @@ def decide(
             decisions.append(_by_hand(pool))
             continue
         wish = None if demand is None else wishes[name]
-        history = memory.wishes.get(name) or ((now, pool.replicas),)
-        nearest = pool.replicas if wish is None else wish.nearest(pool.replicas)
-        histories[name] = history = _remember(history, now, nearest, keep_seconds=_keep_seconds(pool))
+        history = memory.wishes.get(name) or ((now, pool.num_serving),)
+        nearest = pool.replicas if wish is None else wish.nearest(pool.num_serving)
+        histories[name] = history = _remember(history, now, nearest, keep_seconds=pool.spec.scale_down_seconds)
         if demand is None or wish is None:
             message = f"no signals from Redis: keeps {_replicas(pool.replicas)}"
             decisions.append(Decision(pool=name, replicas=pool.replicas, reason=Reason.HOLDING, message=message))
@@ -60,26 +56,26 @@ def _by_hand(pool: PoolState) -> Decision:
 
 
 def _automatic(pool: PoolState, demand: Demand, wish: Wish, history: History, now: float) -> Decision:
-    """The wish, or what keeps the pool above it. Nothing keeps it above its maximum."""
+    """The largest wish of the window, or what keeps the pool above it."""
     spec = pool.spec
-    size, (reason, message) = wish.nearest(pool.replicas), _why(wish, demand, pool)
+    wanted, (reason, message) = wish.nearest(pool.num_serving), _why(wish, demand, pool)
     window = _largest(history, since=now - spec.scale_down_seconds)
-    if window > size:
-        size, reason = window, Reason.STABILIZING
+    if window > wanted:
+        wanted, reason = window, Reason.STABILIZING
         message = f"{message}; {wish.comfortable} would do, but {window} were wanted in the last {_seconds(pool)}"
-    num_holding = sum(worker.holds_work for worker in pool.workers)
-    held = min(num_holding, pool.replicas, _largest(history, since=now - _keep_seconds(pool)))
-    if size < held:
-        size, reason = held, Reason.WORK_IN_HAND
-        message = f"{num_holding} workers hold work; {wish.comfortable} would do"
-    silent = sum(worker.ready and not worker.answered for worker in pool.workers)
-    if silent and size < pool.replicas:
-        size, reason = pool.replicas, Reason.HOLDING
-        message = f"{silent} ready workers do not answer: keeps {_replicas(size)}; {wish.comfortable} would do"
-    if size > spec.max_replicas:
-        size, reason = spec.max_replicas, Reason.AT_MAXIMUM
+    if wanted > spec.max_replicas:
+        wanted, reason = spec.max_replicas, Reason.AT_MAXIMUM
         message = f"{message}; at most {spec.max_replicas}"
-    return Decision(pool=spec.name, replicas=size, reason=reason, message=message)
+    emptying = to_empty(pool, wanted)
+    size = max(wanted, smallest_size(pool, emptying))
+    if size > wanted:
+        reason, message = Reason.WORK_IN_HAND, f"{message}; {_workers(len(emptying))} emptied first, then {wanted} do"
+    silent = sum(worker.is_silent for worker in pool.workers)
+    if silent and wanted < pool.replicas:
+        size, reason = pool.replicas, Reason.HOLDING
+        message = f"{silent} workers that may have users do not answer: keeps {_replicas(size)}; {wanted} would do"
+    cordon = tuple(sorted(worker.name for worker in emptying))
+    return Decision(pool=spec.name, replicas=size, reason=reason, message=message, cordon=cordon)
 
 
 def _why(wish: Wish, demand: Demand, pool: PoolState) -> tuple[Reason, str]:
@@ -96,7 +92,7 @@ def _why(wish: Wish, demand: Demand, pool: PoolState) -> tuple[Reason, str]:
         return Reason.USERS, work
     if demand.is_bound_by_learner:
         return Reason.LEARNER_BOUND, work
-    if wish.nearest(pool.replicas) > spec.min_replicas:
+    if wish.nearest(pool.num_serving) > spec.min_replicas:
         return Reason.BACKLOG, work
     if spec.min_replicas == 0:
         return Reason.IDLE, f"{work}; other pools' replicas are enough"
@@ -114,13 +110,13 @@ def _largest(history: History, *, since: float) -> int:
     return max([size for at, size in history if at > since], default=history[-1][1])
 
 
-def _keep_seconds(pool: PoolState) -> float:
-    return WAIT_FOR_WORK * pool.spec.scale_down_seconds
-
-
 def _seconds(pool: PoolState) -> str:
     return f"{pool.spec.scale_down_seconds:g} s"
 
 
 def _replicas(count: int) -> str:
     return f"{count} replica" if count == 1 else f"{count} replicas"
+
+
+def _workers(count: int) -> str:
+    return "1 worker is" if count == 1 else f"{count} workers are"

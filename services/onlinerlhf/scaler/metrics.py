@@ -8,6 +8,7 @@ LEADER = Gauge("onlinerlhf_scaler_leader", "1: this process holds the lease and 
 DESIRED = Gauge("onlinerlhf_scaler_desired_replicas", "Replicas that the scaler wants", ["pool"])
 CURRENT = Gauge("onlinerlhf_scaler_current_replicas", "Pods that the pool's Deployment has", ["pool"])
 READY = Gauge("onlinerlhf_scaler_ready_replicas", "Pods of the pool that are ready", ["pool"])
+CORDONED = Gauge("onlinerlhf_scaler_cordoned_workers", "Workers of the pool that are emptied, to be stopped", ["pool"])
 DEGRADED = Gauge("onlinerlhf_scaler_degraded", "1: the scaler cannot do its work on the pool; its size holds", ["pool"])
 DECISIONS = Counter("onlinerlhf_scaler_decisions", "Decisions, one a pool and turn", ["pool", "reason"])
 RESIZES = Counter("onlinerlhf_scaler_resizes", "Changes of a Deployment's size", ["pool", "direction"])
@@ -26,7 +27,7 @@ AHEAD = Gauge("onlinerlhf_pipeline_ahead", "Samples taken and not learned from y
 STALENESS = Gauge("onlinerlhf_pipeline_staleness_versions", "Mean staleness of the learner's newest step")
 
 PIPELINE = (BACKLOG, IN_FLIGHT, OLDEST_SECONDS, AHEAD, STALENESS)
-POOL = (DESIRED, CURRENT, READY, DEGRADED)
+POOL = (DESIRED, CURRENT, READY, CORDONED, DEGRADED)
 
 # Not a number is what a follower knows of it, and a leader whose Redis is away. 0 would say that nothing waits.
 for _gauge in PIPELINE:

@@ -13,6 +13,8 @@ class Pod:
     address: str
     """IP address, or host; empty while it has none."""
     ready: bool = False
+    started: bool = False
+    """Its startup probe has succeeded: it may have had users, ready now or not."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,6 +24,9 @@ class Worker:
     name: str
     """Pod name, which is its consumer name too."""
     ready: bool = False
+    """As Kubernetes has it. A cordoned worker soon is not, for it tells its health that it wants no users."""
+    started: bool = False
+    """As the pod's."""
     num_in_flight: int = 0
     """Samples it holds a lease on."""
     num_user_requests: int = 0
@@ -30,11 +35,30 @@ class Worker:
     """Policy version it serves; 0: none, or it did not say."""
     answered: bool = True
     """False: asked for its users and version, it said nothing in time. Its samples are known from Redis."""
+    cordoned: bool = False
+    """Redis had it cordoned when its samples were counted: these become no more."""
+    keeps_users_away: bool = True
+    """Of a cordoned one: it says so itself, or can serve none. False: new ones may yet come to it."""
 
     @property
     def holds_work(self) -> bool:
         """Samples or users would have to be finished or handed back, were it stopped now."""
         return self.num_in_flight > 0 or self.num_user_requests > 0
+
+    @property
+    def is_emptied(self) -> bool:
+        """Holds no work and gets none: it can be stopped."""
+        return self.cordoned and self.keeps_users_away and not self.holds_work
+
+    @property
+    def is_usable(self) -> bool:
+        """Can serve, were it not cordoned. False: it starts, or it is broken."""
+        return self.ready or (self.answered and self.version > 0)
+
+    @property
+    def is_silent(self) -> bool:
+        """May have users, and does not say."""
+        return not self.answered and (self.ready or self.started)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,6 +119,11 @@ class PoolState:
     workers: tuple[Worker, ...] = ()
     generation: int = 0
 
+    @property
+    def num_serving(self) -> int:
+        """Its size without those that are cordoned: these only wait to go."""
+        return max(0, self.replicas - sum(worker.cordoned for worker in self.workers))
+
 
 class Reason(StrEnum):
     """Why a pool has the size it has; also the reason of Events and a label of metrics."""
@@ -122,6 +151,8 @@ class Decision:
     reason: Reason
     message: str
     """Numbers and names only; shown in status, Events and the operator's table."""
+    cordon: tuple[str, ...] = ()
+    """Workers that are to get no more work, by name; all others of the pool may."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

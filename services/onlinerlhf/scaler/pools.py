@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from onlinerlhf.core.errors import InvalidInput
+from onlinerlhf.scaler.cordon import deletion_cost
 from onlinerlhf.scaler.kube import Json
 from onlinerlhf.scaler.observation import Pod, PoolSpec, Worker
 
@@ -82,12 +83,13 @@ def pod_of(pod: Json) -> Pod:
     """A worker's pod."""
     status = pod.get("status") or {}
     ready = any(each.get("type") == "Ready" and each.get("status") == "True" for each in status.get("conditions") or ())
-    return Pod(name=pod["metadata"]["name"], address=str(status.get("podIP") or ""), ready=ready)
+    started = any(each.get("started") is True for each in status.get("containerStatuses") or ())
+    return Pod(name=pod["metadata"]["name"], address=str(status.get("podIP") or ""), ready=ready, started=started)
 
 
 def deletion_costs(pods: Sequence[Json], workers: Iterable[Worker]) -> dict[str, str]:
-    """Pod name -> pod-deletion-cost, where it is another: samples and users in hand, so that the idle go first."""
-    costs = {each.name: str(min(each.num_in_flight + each.num_user_requests, _MAX_COST)) for each in workers}
+    """Pod name -> pod-deletion-cost, where it is another: what is in hand, so that the emptied go first."""
+    costs = {each.name: str(min(deletion_cost(each), _MAX_COST)) for each in workers}
     written = {pod["metadata"]["name"]: (pod["metadata"].get("annotations") or {}).get(DELETION_COST) for pod in pods}
     # A pod without the annotation costs 0.
     return {name: cost for name, cost in costs.items() if name in written and cost != (written[name] or "0")}

@@ -31,6 +31,10 @@ class Signals(Protocol):
         """What each pod has in hand. Raises Unavailable."""
         ...
 
+    async def cordon(self, workers: Sequence[str], *, lift: Sequence[str]) -> None:
+        """These get nothing new for a while; those to `lift` do again. Raises Unavailable."""
+        ...
+
 
 async def read_pools(kube: Kube) -> list[View]:
     """All pools, each with its Deployment's size and pods or with what is wrong. Raises where none can be read."""
@@ -88,10 +92,15 @@ async def read_signals(signals: Signals, views: Sequence[View]) -> tuple[Pipelin
     except TimeoutError:
         return None, _lack("timeout", f"the run's signals took longer than {SIGNAL_SECONDS:g} s")
     except OnlineRLHFError as error:
-        return None, _lack(kind_of(error), str(error))
+        return None, lack_of(error)
     for view in views:
         view.workers = tuple(workers.get(worker.name, worker) for worker in view.workers)
     return pipeline, None
+
+
+def lack_of(error: OnlineRLHFError) -> Trouble:
+    """The run could not be asked or told: trouble of all pools."""
+    return _lack(kind_of(error), str(error))
 
 
 def _lack(kind: str, message: str) -> Trouble:

@@ -2,19 +2,22 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final, TypeVar
 
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from onlinerlhf.core.errors import Unavailable
 from onlinerlhf.core.samples import DropReason, Stage
+from onlinerlhf.runtime.cordon import LUA_CORDON, cordon
 from onlinerlhf.runtime.keys import RunKeys
 from onlinerlhf.runtime.ledger import LedgerCounts
 from onlinerlhf.runtime.redis import Script, away_reason
 from onlinerlhf.runtime.streams import RETURNED
+
+T = TypeVar("T")
 
 REDIS_SECONDS: Final = 3.0
 RATE_SECONDS: Final = 600.0
@@ -22,15 +25,16 @@ RATE_SECONDS: Final = 600.0
 MIN_RATE_SECONDS: Final = 120.0
 """Less than this says nothing."""
 
-_LOOK: Final = Script("""
--- KEYS [prompts], [rollouts], [scored], ledger counts. ARGV group.
+_LOOK: Final = Script(
+    LUA_CORDON
+    + """
+-- KEYS [prompts], [rollouts], [scored], ledger counts, cordoned. ARGV group.
 -- Replies three lengths, the age in ms of the oldest of [prompts] by this server's clock, the counts (field, number,
--- ...) and who holds how many of [prompts] (consumer, number, ...). Payloads stay here.
+-- ...), who holds how many of [prompts] (consumer, number, ...) and who is cordoned. Payloads stay here.
 local oldest = 0
 local first = redis.call('XRANGE', KEYS[1], '-', '+', 'COUNT', 1)[1]
 if first then
-  local now = redis.call('TIME')
-  oldest = math.max(0, now[1] * 1000 + math.floor(now[2] / 1000) - tonumber(string.match(first[1], '^%d+')))
+  oldest = math.max(0, now_ms() - tonumber(string.match(first[1], '^%d+')))
 end
 local held = {}
 if redis.call('EXISTS', KEYS[1]) == 1 then
@@ -46,9 +50,10 @@ if redis.call('EXISTS', KEYS[1]) == 1 then
 end
 return {
   redis.call('XLEN', KEYS[1]), redis.call('XLEN', KEYS[2]), redis.call('XLEN', KEYS[3]),
-  oldest, redis.call('HGETALL', KEYS[4]), held,
+  oldest, redis.call('HGETALL', KEYS[4]), held, redis.call('ZRANGEBYSCORE', KEYS[5], now_ms() + 1, '+inf'),
 }
-""")
+"""
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,23 +66,29 @@ class RunState:
     counts: LedgerCounts
     held: Mapping[str, int]
     """Consumer of [prompts] -> entries that it holds; those given back are nobody's."""
+    cordoned: frozenset[str]
+    """Consumers of [prompts] that get no more."""
 
 
 async def look(redis: Redis, keys: RunKeys) -> RunState:
     """Raises Unavailable, also where Redis refuses: whoever decides by this keeps what it has."""
-    arguments = [keys.stream(Stage.PROMPTS), keys.stream(Stage.ROLLOUTS), keys.stream(Stage.SCORED), keys.ledger_counts]
-    try:
-        async with asyncio.timeout(REDIS_SECONDS):
-            prompts, rollouts, scored, oldest_ms, counts, held = await _LOOK.run(redis, arguments, [keys.group])
-    except (RedisError, OSError, TimeoutError) as error:
-        reason = away_reason(error) or f"Redis refuses ({type(error).__name__})"
-        raise Unavailable(f"the run's backlog: {reason}") from None
+    streams = [keys.stream(stage) for stage in (Stage.PROMPTS, Stage.ROLLOUTS, Stage.SCORED)]
+    asking = _LOOK.run(redis, [*streams, keys.ledger_counts, keys.cordoned], [keys.group])
+    prompts, rollouts, scored, oldest_ms, counts, held, cordoned = await _within_seconds("the run's backlog", asking)
     return RunState(
         backlogs={Stage.PROMPTS: prompts, Stage.ROLLOUTS: rollouts, Stage.SCORED: scored},
         oldest_seconds=oldest_ms / 1000,
         counts=LedgerCounts.of({name: int(number) for name, number in _pairs(counts).items()}),
         held={name: int(number) for name, number in _pairs(held).items() if name != RETURNED and int(number) > 0},
+        cordoned=frozenset(str(name, "utf-8", "replace") for name in cordoned),
     )
+
+
+async def set_cordons(
+    redis: Redis, keys: RunKeys, workers: Sequence[str], *, lift: Sequence[str], seconds: float
+) -> None:
+    """These workers get nothing new for so long; those to `lift` do again. Raises Unavailable."""
+    await _within_seconds("cordons", cordon(redis, keys, workers, seconds=seconds, lift=lift))
 
 
 class Rate:
@@ -101,6 +112,15 @@ class Rate:
 def num_left_scored(counts: LedgerCounts) -> int:
     """Samples that the learner is done with: learned from, or dropped as stale."""
     return counts.trained + counts.dropped.get(DropReason.STALE, 0)
+
+
+async def _within_seconds(what: str, call: Coroutine[Any, Any, T]) -> T:
+    try:
+        async with asyncio.timeout(REDIS_SECONDS):
+            return await call
+    except (RedisError, OSError, TimeoutError) as error:
+        reason = away_reason(error) or f"Redis refuses ({type(error).__name__})"
+        raise Unavailable(f"{what}: {reason}") from None
 
 
 def _pairs(flat: list[bytes]) -> dict[str, bytes]:

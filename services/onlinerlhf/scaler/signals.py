@@ -16,16 +16,20 @@ from onlinerlhf.core.samples import Stage
 from onlinerlhf.runtime import redis as redis_connection
 from onlinerlhf.runtime.channels import ClientTls, open_channel
 from onlinerlhf.runtime.config import RunConfig
+from onlinerlhf.runtime.cordon import EMPTYING
 from onlinerlhf.runtime.keys import RunKeys
 from onlinerlhf.runtime.tasks import end
 from onlinerlhf.scaler.config import ScalerConfig
 from onlinerlhf.scaler.observation import Pipeline, Pod, Worker
-from onlinerlhf.scaler.run_state import Rate, look, num_left_scored
+from onlinerlhf.scaler.run_state import Rate, look, num_left_scored, set_cordons
 from onlinerlhf.v1 import learner_pb2, learner_pb2_grpc, rollout_pb2, rollout_pb2_grpc
 
 ANSWER_SECONDS: Final = 2.0
 MAX_QUESTIONS: Final = 64
 """To workers at a time."""
+CORDON_SECONDS: Final = 30.0
+"""At least; else so many polls: a scaler that is late once keeps its cordons, and a dead one soon has none."""
+CORDON_POLLS: Final = 3
 
 
 class Signals:
@@ -63,7 +67,7 @@ class Signals:
 
     async def workers(self, pods: Sequence[Pod]) -> tuple[Worker, ...]:
         """A worker a pod, in the order given. Raises Unavailable where Redis does not tell what they hold."""
-        held = (await look(self._redis, self._keys)).held
+        state = await look(self._redis, self._keys)
         await self._forget_all_but({self._target(pod) for pod in pods if pod.address})
         limit = asyncio.Semaphore(MAX_QUESTIONS)
         async with asyncio.TaskGroup() as group:
@@ -72,13 +76,21 @@ class Signals:
             Worker(
                 name=pod.name,
                 ready=pod.ready,
-                num_in_flight=held.get(pod.name, 0),
+                started=pod.started,
+                num_in_flight=state.held.get(pod.name, 0),
                 num_user_requests=answer.num_user_requests if answer else 0,
                 version=answer.version if answer else 0,
                 answered=answer is not None,
+                cordoned=pod.name in state.cordoned,
+                keeps_users_away=answer is None or answer.version == 0 or answer.reason == EMPTYING,
             )
             for pod, answer in zip(pods, [task.result() for task in asking], strict=True)
         )
+
+    async def cordon(self, workers: Sequence[str], *, lift: Sequence[str]) -> None:
+        """These get nothing new until lifted, or for some polls; those to `lift` do again. Raises Unavailable."""
+        seconds = max(CORDON_SECONDS, CORDON_POLLS * self._config.poll_seconds)
+        await set_cordons(self._redis, self._keys, workers, lift=lift, seconds=seconds)
 
     async def close(self) -> None:
         """Let go of every connection."""

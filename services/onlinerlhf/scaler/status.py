@@ -75,7 +75,10 @@ def _ready(view: View) -> tuple[bool, str, str]:
     if view.scale is None or view.decision is None:
         trouble = view.trouble
         return False, trouble.reason if trouble else "Unknown", trouble.message if trouble else "the pool was not read"
-    if view.num_ready < view.decision.replicas:
+    wanted, cordon = view.decision.replicas, view.decision.cordon
+    # Those cordoned need not be ready, and are either counted in the size yet or about to go.
+    num_needed = min(wanted, max(wanted, view.scale.replicas) - len(cordon))
+    if sum(worker.ready for worker in view.workers if worker.name not in cordon) < num_needed:
         return False, "PodsNotReady", "not all pods that are wanted are ready"
     return True, "PodsReady", "the pods that are wanted are ready"
 

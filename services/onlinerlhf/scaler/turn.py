@@ -1,7 +1,7 @@
 """One turn: read everything, decide, make the Deployments so, report. It remembers little, so a restart loses little.
 
 pools, scales, pods ─┐
-                     ├─► decide ─► (shrinks: deletion costs first) scale ─► status, Events, metrics
+                     ├─► decide ─► cordons ─► (shrinks: deletion costs first) scale ─► status, Events, metrics
 pipeline, workers ───┘
 """
 
@@ -23,9 +23,9 @@ from onlinerlhf.scaler.kube import CALL_SECONDS, Kube
 from onlinerlhf.scaler.kube_errors import Conflict, kind_of
 from onlinerlhf.scaler.observation import Memory, Pipeline, PoolState
 from onlinerlhf.scaler.pools import DELETION_COST, deletion_costs
-from onlinerlhf.scaler.reading import Signals, note, read_pools, read_signals
+from onlinerlhf.scaler.reading import Signals, lack_of, note, read_pools, read_signals
 from onlinerlhf.scaler.status import patch_of, status_of
-from onlinerlhf.scaler.view import View
+from onlinerlhf.scaler.view import Trouble, View, keep_size
 
 log = logging.getLogger(__name__)
 
@@ -63,8 +63,9 @@ class Turns:
         """Read, decide, act, report. Raises where nothing could be read; returns a failure that changes the pace."""
         views = await read_pools(self._kube)
         pipeline, lack = await read_signals(self._signals, views)
-        self._health.set(SIGNALS, ok=lack is None, reason=lack.message if lack else "")
         self._decide(views, pipeline)
+        lack = lack or await self._cordon(views)
+        self._health.set(SIGNALS, ok=lack is None, reason=lack.message if lack else "")
         for view in views:
             await self._act(view)
         for view in views:
@@ -85,6 +86,22 @@ class Turns:
                 view.decision = found[view.name]
                 metrics.DECISIONS.labels(view.name, view.decision.reason.value).inc()
         self._seen = {uid: state for uid, state in states.items() if state is not None}
+
+    async def _cordon(self, views: Sequence[View]) -> Trouble | None:
+        """Tell the workers. What cannot be told is not so: no pool that the scaler sizes shrinks in this turn."""
+        decided = [view for view in views if view.decision is not None]
+        cordoned = {name for view in decided if view.decision for name in view.decision.cordon}
+        lifted = {each.name for view in decided for each in view.workers if each.cordoned} - cordoned
+        if not cordoned and not lifted:
+            return None
+        self._seconds()
+        try:
+            await self._signals.cordon(sorted(cordoned), lift=sorted(lifted))
+        except OnlineRLHFError as error:
+            for view in decided:
+                keep_size(view, "the cordons could not be written")
+            return lack_of(error)
+        return None
 
     async def _act(self, view: View) -> None:
         """Make the Deployment as large as was decided, where it is not."""
@@ -181,6 +198,7 @@ class Turns:
             metrics.DEGRADED.labels(view.name).set(view.trouble is not None)
             if view.decision is not None:
                 metrics.DESIRED.labels(view.name).set(view.decision.replicas)
+                metrics.CORDONED.labels(view.name).set(len(view.decision.cordon))
             if view.scale is not None:
                 metrics.CURRENT.labels(view.name).set(view.scale.num_pods)
                 metrics.READY.labels(view.name).set(view.num_ready)

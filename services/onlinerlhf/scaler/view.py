@@ -1,10 +1,10 @@
 """One pool in one turn: what was read, what was decided, what came of it."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from onlinerlhf.core.errors import OnlineRLHFError
 from onlinerlhf.scaler.kube import Json
-from onlinerlhf.scaler.observation import Decision, Pod, PoolSpec, PoolState, Worker
+from onlinerlhf.scaler.observation import Decision, Pod, PoolSpec, PoolState, Reason, Worker
 from onlinerlhf.scaler.pools import Scale
 
 
@@ -64,6 +64,16 @@ class View:
         return sum(worker.ready for worker in self.workers)
 
 
+def keep_size(view: View, why: str) -> None:
+    """Where the scaler would make the pool smaller, not now."""
+    decision, scale = view.decision, view.scale
+    if decision is None or scale is None or decision.reason in (Reason.FIXED, Reason.PAUSED):
+        return
+    if decision.replicas < scale.replicas:
+        message = f"{why}: keeps {scale.replicas} replicas; {decision.replicas} would do"
+        view.decision = replace(decision, replicas=scale.replicas, reason=Reason.HOLDING, message=message)
+
+
 def without_signals(pods: list[Pod]) -> tuple[Worker, ...]:
     """Workers of which only the pods are known."""
-    return tuple(Worker(name=pod.name, ready=pod.ready, answered=False) for pod in pods)
+    return tuple(Worker(name=pod.name, ready=pod.ready, started=pod.started, answered=False) for pod in pods)

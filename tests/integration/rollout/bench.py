@@ -4,15 +4,18 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from redis.asyncio import Redis
 
 from integration.streams.support import eventually, put
 from onlinerlhf.core.samples import FinishReason, Rollout, SamplingSpec, Stage, VersionSpan
+from onlinerlhf.rollout.admission import show_cordon
 from onlinerlhf.rollout.config import RolloutConfig
 from onlinerlhf.rollout.worker import RolloutWorker
 from onlinerlhf.runtime import wire
+from onlinerlhf.runtime.health import Health
 from onlinerlhf.runtime.keys import RunKeys
 from onlinerlhf.runtime.redis import Patience
 from onlinerlhf.runtime.streams import Consumer, Streams
@@ -61,6 +64,7 @@ class Bench:
     worker: RolloutWorker
     streams: Streams
     stop: asyncio.Event
+    health: Health
     refusal: str = ""
 
     async def put(self, *sample_ids: str, payload: bytes | None = None) -> None:
@@ -95,8 +99,16 @@ async def bench(
     )
     sampler = FakeSampler()
     surroundings: list[Bench] = []
-    worker = RolloutWorker(consumer, streams, sampler, config, refusal=lambda version: surroundings[0].refusal)
-    surroundings.append(Bench(client, keys, sampler, worker, streams, asyncio.Event()))
+    health = Health("rollout")
+    worker = RolloutWorker(
+        consumer,
+        streams,
+        sampler,
+        config,
+        refusal=lambda version: surroundings[0].refusal,
+        tell_cordoned=partial(show_cordon, health),
+    )
+    surroundings.append(Bench(client, keys, sampler, worker, streams, asyncio.Event(), health))
     running = asyncio.create_task(worker.run(surroundings[0].stop), name="worker")
     try:
         yield surroundings[0]

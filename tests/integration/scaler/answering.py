@@ -12,8 +12,10 @@ from onlinerlhf.v1 import learner_pb2, learner_pb2_grpc, rollout_pb2, rollout_pb
 class FakeWorker(rollout_pb2_grpc.RolloutServiceServicer):
     """Serves a version to some users."""
 
-    def __init__(self, *, version: int, users: int) -> None:
-        self.status = rollout_pb2.GetRolloutStatusResponse(version=version, ready=True, num_user_requests=users)
+    def __init__(self, *, version: int, users: int, reason: str = "") -> None:
+        self.status = rollout_pb2.GetRolloutStatusResponse(
+            version=version, ready=not reason, reason=reason, num_user_requests=users
+        )
         self.num_asked = 0
 
     async def GetStatus(

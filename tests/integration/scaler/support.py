@@ -27,6 +27,8 @@ class StubSignals:
     """Pod name -> samples."""
     users: dict[str, int] = field(default_factory=dict)
     away: bool = False
+    refuses_cordons: bool = False
+    cordoned: set[str] = field(default_factory=set)
 
     async def pipeline(self) -> Pipeline:
         if self.away:
@@ -49,9 +51,16 @@ class StubSignals:
                 num_in_flight=self.in_hand.get(pod.name, 0),
                 num_user_requests=self.users.get(pod.name, 0),
                 version=7,
+                started=pod.started,
+                cordoned=pod.name in self.cordoned,
             )
             for pod in pods
         )
+
+    async def cordon(self, workers: Sequence[str], *, lift: Sequence[str]) -> None:
+        if self.away or self.refuses_cordons:
+            raise Unavailable("Redis cannot be reached")
+        self.cordoned = (self.cordoned - set(lift)) | set(workers)
 
 
 @dataclass

@@ -107,11 +107,12 @@ async def test_a_paused_pool_is_left_alone_and_still_reported(cluster: Cluster, 
 async def test_a_size_that_somebody_else_sets_is_set_right(cluster: Cluster, signals: StubSignals) -> None:
     await cluster.deploy()
     await cluster.pool()
-    async with scaling(cluster, signals, poll_seconds=5.0):
+    async with scaling(cluster, signals, poll_seconds=3.0):
         await eventually("one is desired", lambda: _desires(cluster, 1))
         await cluster.kube.patch(DEPLOYMENT, "rollout", {"spec": {"replicas": 4}}, subresource="scale")
-        # Long before the next poll: the watch has told.
-        await eventually("one replica again", lambda: _asks_for(cluster, 1), seconds=3)
+        # Before the next poll: the watch has told. Then they have been without work for a poll.
+        await eventually("three are cordoned", lambda: _cordons(signals, 3), seconds=2.5)
+        await eventually("one replica again", lambda: _asks_for(cluster, 1), seconds=8)
 
 
 async def test_a_pool_without_a_deployment_has_a_condition_until_there_is_one(
@@ -226,6 +227,10 @@ async def _desires(cluster: Cluster, replicas: int) -> bool:
 
 async def _asks_for(cluster: Cluster, replicas: int) -> bool:
     return await cluster.replicas() == replicas
+
+
+async def _cordons(signals: StubSignals, count: int) -> bool:
+    return len(signals.cordoned) >= count
 
 
 async def _has_pods(cluster: Cluster, count: int) -> bool:

@@ -16,6 +16,7 @@ from redis.asyncio import Redis
 from integration.streams.support import Admit
 from kube.cluster import Cluster, eventually
 from onlinerlhf.runtime.config import RunConfig
+from onlinerlhf.runtime.cordon import EMPTYING
 from onlinerlhf.runtime.keys import RunKeys
 from onlinerlhf.scaler.kinds import LEASE
 from onlinerlhf.v1 import rollout_pb2
@@ -24,8 +25,8 @@ from onlinerlhf.v1 import rollout_pb2
 async def says(
     _: rollout_pb2.GetRolloutStatusRequest, context: "grpc.aio.ServicerContext[Any, Any]"
 ) -> rollout_pb2.GetRolloutStatusResponse:
-    """A worker with nothing in hand."""
-    return rollout_pb2.GetRolloutStatusResponse(version=3)
+    """A worker with nothing in hand, and ready to go."""
+    return rollout_pb2.GetRolloutStatusResponse(version=3, reason=EMPTYING)
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ from integration.streams.support import Admit, put
 from onlinerlhf.core.errors import Unavailable
 from onlinerlhf.core.samples import Stage
 from onlinerlhf.runtime.config import RunConfig
+from onlinerlhf.runtime.cordon import EMPTYING
 from onlinerlhf.runtime.keys import RunKeys
 from onlinerlhf.runtime.redis import Patience
 from onlinerlhf.runtime.streams import Consumer, Streams
@@ -158,8 +159,8 @@ async def test_workers_tell_version_and_users_and_redis_what_they_hold(
             [Pod(name="rollout-0", address=first, ready=True), Pod(name="rollout-1", address=second)]
         )
     assert found == (
-        Worker(name="rollout-0", ready=True, num_in_flight=2, num_user_requests=3, version=7),
-        Worker(name="rollout-1", ready=False, version=6),
+        Worker(name="rollout-0", ready=True, num_in_flight=2, num_user_requests=3, version=7, keeps_users_away=False),
+        Worker(name="rollout-1", ready=False, version=6, keeps_users_away=False),
     )
 
 
@@ -181,6 +182,43 @@ async def test_workers_that_do_not_answer_are_unknown_within_two_seconds_togethe
     assert [worker.answered for worker in silent] == [False] * 10
     assert [worker.num_in_flight for worker in silent] == [0] * 9 + [2]
     assert (last.answered, last.version) == (True, 7)
+
+
+async def test_a_cordon_is_seen_with_what_the_worker_holds_and_lasts_for_some_polls(
+    run_config: RunConfig,
+    client: Redis,
+    keys: RunKeys,
+    streams: Streams,
+    admit: Admit,
+    reader: Callable[[str], Consumer],
+) -> None:
+    await admit("a", "b")
+    pods = [Pod(name="rollout-0", address=""), Pod(name="rollout-1", address="")]
+    async with reading(run_config, poll_seconds=20.0) as signals, reader("rollout-0") as worker:
+        await worker.read(max_count=1, block_seconds=1)
+        await signals.cordon(["rollout-0"], lift=["rollout-1"])
+        assert [(each.cordoned, each.num_in_flight) for each in await signals.workers(pods)] == [(True, 1), (False, 0)]
+        assert await worker.read(max_count=1, block_seconds=0) == []
+        assert 55_000 < await client.pttl(keys.cordoned) <= 60_000
+        await signals.cordon([], lift=["rollout-0"])
+        assert not any(each.cordoned for each in await signals.workers(pods))
+        assert len(await worker.read(max_count=1, block_seconds=1)) == 1
+
+
+async def test_a_cordoned_worker_is_emptied_when_it_says_itself_that_it_wants_no_users(
+    run_config: RunConfig, streams: Streams
+) -> None:
+    port = free_port()
+    fakes = [
+        FakeWorker(version=7, users=0),
+        FakeWorker(version=7, users=0, reason=EMPTYING),
+        FakeWorker(version=0, users=0, reason="no policy version applied yet"),
+        FakeWorker(version=7, users=1, reason=EMPTYING),
+    ]
+    async with serving(fakes, port=port) as addresses, reading(run_config, rollout_port=port) as signals:
+        pods = [Pod(name=f"rollout-{number}", address=address) for number, address in enumerate(addresses)]
+        await signals.cordon([pod.name for pod in pods], lift=[])
+        assert [each.is_emptied for each in await signals.workers(pods)] == [False, True, True, False]
 
 
 async def test_with_tls_pods_are_called_by_address_and_known_by_their_service(
@@ -229,6 +267,8 @@ async def test_without_redis_the_signals_are_unavailable_and_come_back_with_it(
         server.kill()
         with pytest.raises(Unavailable, match="the run's backlog: Redis cannot be reached"):
             await signals.pipeline()
+        with pytest.raises(Unavailable, match="cordons: Redis cannot be reached"):
+            await signals.cordon(["rollout-0"], lift=[])
         with pytest.raises(Unavailable):
             await signals.workers([])
         server.start()

@@ -218,7 +218,10 @@ async def test_a_missing_permission_is_named(faulty: Cluster, signals: StubSigna
     async with scaling(faulty, signals):
         await until_condition(faulty, "Degraded", "True", "Forbidden")
         conditions = {each["type"]: each for each in (await faulty.status())["conditions"]}
-    assert conditions["Degraded"]["message"] == "patch deployments/scale rollout is not allowed: no Role of this account has it"
+    assert (
+        conditions["Degraded"]["message"]
+        == "patch deployments/scale rollout is not allowed: no Role of this account has it"
+    )
     assert await faulty.replicas() == 1
 
 

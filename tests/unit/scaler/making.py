@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
+from onlinerlhf.scaler.cordon import deletion_cost
 from onlinerlhf.scaler.decision import decide
 from onlinerlhf.scaler.observation import Decision, Memory, Pipeline, PoolSpec, PoolState, Worker
 
@@ -29,6 +30,8 @@ def workers(*num_in_flight: int, users: Sequence[int] = ()) -> tuple[Worker, ...
         Worker(
             name=f"rollout-{number}",
             ready=True,
+            started=True,
+            version=1,
             num_in_flight=samples,
             num_user_requests=users[number] if number < len(users) else 0,
         )
@@ -68,16 +71,34 @@ def decide_once(now: Pipeline | None, *pools: PoolState, memory: Memory | None =
     return decide(now, pools, Memory() if memory is None else memory, now=1000.0)[0]
 
 
-def size_after(seconds: float, what: Pipeline, start: PoolState) -> Decision:
+def size_after(seconds: float, what: Pipeline, start: PoolState, *, they_finish: bool = False) -> Decision:
     """The last decision of a scaler that saw the same for so long, and whose decisions were carried out at once."""
-    return follow([what] * (int(seconds / POLL_SECONDS) + 1), start)[-1]
+    return follow([what] * (int(seconds / POLL_SECONDS) + 1), start, they_finish=they_finish)[-1]
 
 
-def follow(course: Sequence[Pipeline | None], start: PoolState) -> list[Decision]:
-    """A decision a poll; each is carried out before the next."""
+def follow(course: Sequence[Pipeline | None], start: PoolState, *, they_finish: bool = False) -> list[Decision]:
+    """A decision a poll; each is carried out before the next. Cordoned workers finish within a poll, or never."""
     memory, state, decisions = Memory(), start, []
     for number, moment in enumerate(course):
         (decision,), memory = decide(moment, [state], memory, now=1000.0 + number * POLL_SECONDS)
         decisions.append(decision)
-        state = replace(state, replicas=decision.replicas)
+        state = carry_out(state, decision)
+        if they_finish:
+            state = replace(state, workers=tuple(_finished(worker) for worker in state.workers))
     return decisions
+
+
+def carry_out(state: PoolState, decision: Decision) -> PoolState:
+    """As workers and Kubernetes would: the cordoned are ready no more; not ready, then cheapest, goes first."""
+    workers = [
+        replace(worker, cordoned=worker.name in decision.cordon, keeps_users_away=True) for worker in state.workers
+    ]
+    workers = [replace(worker, ready=worker.started and not worker.cordoned) for worker in workers]
+    num_gone = max(0, len(workers) - decision.replicas)
+    gone = sorted(workers, key=lambda worker: (worker.ready, deletion_cost(worker)))[:num_gone]
+    kept = tuple(worker for worker in workers if worker not in gone)
+    return replace(state, replicas=decision.replicas, workers=kept)
+
+
+def _finished(worker: Worker) -> Worker:
+    return replace(worker, num_in_flight=0, num_user_requests=0) if worker.cordoned else worker

@@ -84,23 +84,105 @@ def test_a_smaller_size_must_have_sufficed_for_the_whole_window() -> None:
     assert "10 were wanted in the last 60 s" in decisions[20].message
 
 
-def test_workers_that_hold_work_are_not_stopped_with_the_window_but_not_kept_for_ever() -> None:
-    trickle = pipeline(in_flight=12)
-    spread = pool(replicas=4, holding=workers(3, 3, 3, 3))
-    held = size_after(85, trickle, spread)
-    assert (held.replicas, held.reason) == (4, Reason.WORK_IN_HAND)
-    assert held.message == "4 workers hold work; 1 would do"
-    assert size_after(90, trickle, spread).replicas == 1
+def test_a_trickle_on_every_worker_does_not_keep_a_pool_large() -> None:
+    trickle, spread = pipeline(in_flight=12), pool(replicas=4, holding=workers(3, 3, 3, 3))
+    decisions = follow([trickle] * 16, spread, they_finish=True)
+    assert [decision.replicas for decision in decisions] == [4] * 13 + [1, 1, 1]
+    assert [len(decision.cordon) for decision in decisions] == [0] * 12 + [3, 3, 0, 0]
+    assert decisions[12].reason is Reason.WORK_IN_HAND
+    assert decisions[12].message.endswith("; 3 workers are emptied first, then 1 do")
 
 
-def test_only_workers_without_work_are_stopped_with_the_window() -> None:
-    decision = size_after(60, pipeline(in_flight=60), pool(replicas=6, holding=workers(30, 30, 0, 0, 0, 0)))
-    assert decision.replicas == 2
+def test_a_cordoned_worker_that_does_not_get_done_stays_and_the_others_go() -> None:
+    slow = replace(workers(9)[0], name="slow", cordoned=True, ready=False)
+    emptied = replace(workers(0)[0], name="emptied", cordoned=True, ready=False)
+    state = pool(replicas=4, holding=(slow, emptied, *workers(5, 5)))
+    decision = size_after(60, pipeline(in_flight=19), state)
+    assert (decision.replicas, decision.cordon) == (3, ("rollout-0", "slow"))
+    assert size_after(3600, pipeline(in_flight=19), state).replicas == 3
+
+
+def test_workers_without_work_are_cordoned_first_and_go_with_the_next_decision() -> None:
+    state = pool(replicas=6, holding=workers(30, 0, 30, 0, 0, 0))
+    decisions = follow([pipeline(in_flight=60)] * 14, state)
+    assert (decisions[12].replicas, decisions[12].cordon) == (
+        6,
+        ("rollout-0", "rollout-1", "rollout-3", "rollout-4", "rollout-5"),
+    )
+    # All have been cordoned for a poll, and one of them holds work yet.
+    assert decisions[13].replicas == 2
+
+
+def test_a_worker_that_only_happens_to_have_nothing_does_not_count_as_emptied() -> None:
+    (decision,) = decide_once(pipeline(), pool(replicas=3, at_most=2, holding=workers(0, 0, 0)))
+    assert (decision.replicas, decision.cordon) == (3, ("rollout-0",))
+
+
+def test_a_cordoned_worker_that_does_not_keep_users_away_yet_stays() -> None:
+    slow, unaware = (replace(each, cordoned=True, ready=False) for each in workers(0, 0))
+    unaware = replace(unaware, keeps_users_away=False)
+    state = pool(replicas=3, holding=(slow, unaware, *workers(0, 0, 1)[2:]))
+    assert decide_once(pipeline(in_flight=1), state)[0].replicas == 2
+
+
+def test_the_least_busy_are_cordoned_and_who_is_cordoned_stays_so() -> None:
+    first = pool(replicas=3, at_most=2, holding=workers(9, 4, 7))
+    assert decide_once(pipeline(in_flight=20), first)[0].cordon == ("rollout-1",)
+    busy, cordoned, idle = workers(9, 4, 0)
+    second = pool(replicas=3, at_most=2, holding=(busy, replace(cordoned, cordoned=True, ready=False), idle))
+    assert decide_once(pipeline(in_flight=13), second)[0].cordon == ("rollout-1",)
+
+
+def test_a_worker_that_starts_or_is_broken_is_cordoned_before_one_that_works() -> None:
+    healthy, cordoned, _ = workers(9, 4, 0)
+    broken = replace(workers(20)[0], name="broken", ready=False, answered=False, started=False, version=0)
+    state = pool(replicas=3, at_most=2, holding=(healthy, replace(cordoned, cordoned=True, ready=False), broken))
+    assert decide_once(pipeline(in_flight=33), state)[0].cordon == ("broken",)
+
+
+def test_cordons_are_lifted_at_once_for_demand_before_a_new_worker_is_asked_for() -> None:
+    slow = tuple(replace(worker, cordoned=True, ready=False) for worker in workers(3, 5))
+    busy = tuple(replace(worker, name=f"busy-{at}") for at, worker in enumerate(workers(64, 64)))
+    state = pool(replicas=4, holding=(*slow, *busy))
+    (one_more,) = decide_once(pipeline(waiting=200, in_flight=136), state)
+    assert (one_more.replicas, one_more.cordon) == (4, ("rollout-0",))
+    (many_more,) = decide_once(pipeline(waiting=600, in_flight=136), state)
+    assert (many_more.replicas, many_more.cordon) == (6, ())
+
+
+def test_within_the_band_cordoned_workers_are_not_called_back() -> None:
+    slow = tuple(replace(worker, cordoned=True, ready=False) for worker in workers(3, 5))
+    state = pool(replicas=4, holding=(*slow, *workers(0, 0, 60, 60)[2:]))
+    # 190 samples: 2 are enough and 3 comfortable.
+    (decision,) = decide_once(pipeline(waiting=62, in_flight=128), state)
+    assert (decision.replicas, len(decision.cordon)) == (4, 2)
+
+
+def test_a_new_leader_goes_on_with_the_cordons_that_it_finds() -> None:
+    slow = replace(workers(3)[0], cordoned=True, ready=False)
+    emptied = replace(workers(0)[0], name="emptied", cordoned=True, ready=False)
+    (decision,) = decide_once(pipeline(in_flight=9), pool(replicas=3, holding=(slow, emptied, *workers(0, 6)[1:])))
+    assert (decision.replicas, decision.cordon) == (2, ("emptied", "rollout-0"))
+
+
+def test_kubernetes_must_not_stop_a_worker_with_work_in_place_of_an_emptied_one() -> None:
+    """Who is not ready goes before the cheapest."""
+    emptied = replace(workers(0)[0], name="emptied", cordoned=True)
+    slow = replace(workers(3)[0], cordoned=True, ready=False)
+    state = pool(replicas=3, holding=(slow, emptied, *workers(0, 6)[1:]))
+    assert decide_once(pipeline(in_flight=9), state)[0].replicas == 3
 
 
 def test_a_worker_that_answers_a_user_holds_work() -> None:
-    decision = size_after(60, pipeline(), pool(replicas=3, at_least=0, holding=workers(0, 0, 0, users=[1])))
-    assert decision.replicas == 1
+    state = pool(replicas=3, at_least=0, holding=workers(0, 0, 0, users=[1]))
+    assert size_after(600, pipeline(), state).replicas == 1
+
+
+def test_no_pool_has_cordons_while_it_is_sized_by_hand_or_redis_is_away() -> None:
+    held = tuple(replace(worker, cordoned=True) for worker in workers(3, 5))
+    for state in (pool(replicas=2, fixed=1, holding=held), pool(replicas=2, paused=True, holding=held)):
+        assert decide_once(pipeline(), state)[0].cordon == ()
+    assert decide_once(None, pool(replicas=2, holding=held))[0].cordon == ()
 
 
 def test_users_alone_make_a_pool_grow() -> None:
@@ -134,15 +216,22 @@ def test_the_window_begins_anew_after_an_outage() -> None:
 
 def test_a_ready_worker_that_does_not_answer_keeps_a_pool_from_shrinking_but_not_from_growing() -> None:
     silent = replace(workers(0)[0], answered=False)
-    state = pool(replicas=3, holding=(silent, *workers(0, 0)))
+    state = pool(replicas=3, holding=(silent, *workers(0, 0, 0)[1:]))
     held = size_after(600, pipeline(), state)
     assert (held.replicas, held.reason) == (3, Reason.HOLDING)
     assert size_after(0, pipeline(waiting=1280), state).replicas == 10
 
 
-def test_a_worker_that_is_not_ready_need_not_answer() -> None:
-    starting = replace(workers(0)[0], answered=False, ready=False)
-    assert size_after(600, pipeline(), pool(replicas=3, holding=(starting,) * 3)).replicas == 1
+def test_a_cordoned_worker_that_does_not_answer_may_have_users_though_it_is_not_ready() -> None:
+    silent = replace(workers(0)[0], answered=False, ready=False, cordoned=True)
+    state = pool(replicas=2, holding=(silent, *workers(0, 0)[1:]))
+    held = decide_once(pipeline(), state)[0]
+    assert (held.replicas, held.reason, held.cordon) == (2, Reason.HOLDING, ("rollout-0",))
+
+
+def test_a_worker_that_has_not_started_need_not_answer() -> None:
+    starting = tuple(replace(each, answered=False, ready=False, started=False, version=0) for each in workers(0, 0, 0))
+    assert size_after(65, pipeline(), pool(replicas=3, holding=starting)).replicas == 1
 
 
 def test_a_scaler_that_just_started_shrinks_nothing() -> None:
@@ -170,10 +259,13 @@ def test_an_operators_size_stays_for_a_window_when_the_pool_is_automatic_again()
     assert (at_once.replicas, later.replicas) == (8, 1)
 
 
-def test_a_lower_maximum_counts_at_once() -> None:
-    (decision,) = decide_once(pipeline(in_flight=640), pool(replicas=10, at_most=4, holding=workers(*[64] * 10)))
-    assert (decision.replicas, decision.reason) == (4, Reason.AT_MAXIMUM)
-    assert "5 would be used, at most 4" in decision.message
+def test_a_lower_maximum_counts_at_once_but_for_workers_with_work() -> None:
+    state = pool(replicas=10, at_most=4, holding=workers(*[64] * 10))
+    (decision,) = decide_once(pipeline(in_flight=640), state)
+    assert (decision.replicas, len(decision.cordon), decision.reason) == (10, 6, Reason.WORK_IN_HAND)
+    assert decision.message.endswith("; at most 4; 6 workers are emptied first, then 4 do")
+    assert size_after(5, pipeline(in_flight=640), state, they_finish=True).replicas == 4
+    assert decide_once(pipeline(in_flight=640), pool(replicas=10, at_most=4))[0].replicas == 4
 
 
 def test_a_higher_minimum_counts_at_once() -> None:

@@ -3,8 +3,10 @@ from dataclasses import replace
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from onlinerlhf.scaler.decision import WAIT_FOR_WORK, decide
+from onlinerlhf.scaler.cordon import deletion_cost
+from onlinerlhf.scaler.decision import decide
 from onlinerlhf.scaler.observation import Decision, Memory, Pipeline, PoolSpec, PoolState, Reason, Worker
+from unit.scaler.making import carry_out, follow
 
 NOW = 10_000.0
 SLOWLY = settings(deadline=None)
@@ -39,7 +41,11 @@ def pool_states(draw: st.DrawFn, name: str = "default", *, by_hand: bool = False
         users_per_replica=draw(st.integers(1, 64)),
         scale_down_seconds=draw(st.sampled_from([0.0, 30.0, 60.0, 300.0])),
     )
-    return PoolState(spec=spec, replicas=draw(SIZES), workers=tuple(draw(st.lists(workers(), max_size=8))))
+    replicas = draw(SIZES)
+    # No more than there are replicas: who is on the way out is not listed.
+    found = draw(st.lists(workers(), max_size=min(replicas, 8)))
+    named = tuple(replace(worker, name=f"{name}-{number}") for number, worker in enumerate(found))
+    return PoolState(spec=spec, replicas=replicas, workers=named)
 
 
 @st.composite
@@ -47,6 +53,10 @@ def workers(draw: st.DrawFn) -> Worker:
     return Worker(
         name="w",
         ready=draw(st.booleans()),
+        started=draw(st.booleans()),
+        cordoned=draw(st.booleans()),
+        keeps_users_away=draw(st.booleans()),
+        version=draw(st.integers(0, 1)),
         num_in_flight=draw(st.integers(0, 128)),
         num_user_requests=draw(st.integers(0, 32)),
         answered=draw(st.booleans()),
@@ -93,21 +103,79 @@ def test_a_size_that_no_operator_chose_lies_within_its_bounds(now: Pipeline, fle
             assert decision.replicas == pool.replicas
         elif pool.spec.fixed_replicas is not None:
             assert decision.replicas == pool.spec.fixed_replicas
+        elif decision.reason in (Reason.WORK_IN_HAND, Reason.HOLDING):
+            assert pool.spec.min_replicas <= decision.replicas <= max(pool.replicas, pool.spec.max_replicas)
         else:
             assert pool.spec.min_replicas <= decision.replicas <= pool.spec.max_replicas
 
 
 @SLOWLY
-@given(pipelines(), pool_states(), memories())
-def test_a_pool_never_shrinks_below_the_workers_that_hold_work_before_their_time(
-    now: Pipeline, pool: PoolState, memory: Memory
+@given(st.none() | pipelines(), pool_states(), memories())
+def test_no_decision_of_the_scalers_own_is_below_the_workers_that_hold_work(
+    now: Pipeline | None, pool: PoolState, memory: Memory
 ) -> None:
     (decision,), _ = decide(now, [pool], memory, now=NOW)
-    history = memory.wishes.get("default", ((NOW, pool.replicas),))
-    patience = WAIT_FOR_WORK * pool.spec.scale_down_seconds
-    held = min(sum(worker.holds_work for worker in pool.workers), pool.replicas)
-    sufficed = max((size for at, size in history if at > NOW - patience), default=0)
-    assert decision.replicas >= min(held, sufficed, pool.spec.max_replicas)
+    assert decision.replicas >= sum(worker.holds_work for worker in pool.workers)
+
+
+@SLOWLY
+@given(st.none() | pipelines(), pool_states(), memories())
+def test_nobody_is_stopped_who_holds_work_or_may_get_some(
+    now: Pipeline | None, pool: PoolState, memory: Memory
+) -> None:
+    """By Kubernetes, which goes by readiness and deletion cost."""
+    (decision,), _ = decide(now, [pool], memory, now=NOW)
+    order = sorted(pool.workers, key=lambda worker: (worker.ready, deletion_cost(worker)))
+    stopped = order[: max(0, len(pool.workers) - decision.replicas)]
+    assert all(worker.cordoned and worker.keeps_users_away for worker in stopped)
+    assert not any(worker.holds_work or worker.is_silent for worker in stopped)
+    assert {worker.name for worker in stopped} <= set(decision.cordon)
+
+
+@SLOWLY
+@given(pipelines(), pool_states(), memories())
+def test_only_what_is_too_much_is_cordoned(now: Pipeline, pool: PoolState, memory: Memory) -> None:
+    (decision,), _ = decide(now, [pool], memory, now=NOW)
+    names = {worker.name for worker in pool.workers}
+    assert set(decision.cordon) <= names and len(set(decision.cordon)) == len(decision.cordon)
+    assert len(names) - len(decision.cordon) >= min(len(names), pool.spec.min_replicas)
+    if decision.replicas > pool.replicas:
+        assert decision.cordon == ()
+
+
+@SLOWLY
+@given(pipelines(), pool_states(), memories(), st.integers(0, 3_000))
+def test_more_backlog_never_cordons_another_worker(now: Pipeline, pool: PoolState, memory: Memory, more: int) -> None:
+    (before,), _ = decide(now, [pool], memory, now=NOW)
+    (after,), _ = decide(replace(now, num_waiting=now.num_waiting + more), [pool], memory, now=NOW)
+    assert set(after.cordon) <= set(before.cordon)
+
+
+@SLOWLY
+@given(pipelines(), pool_states())
+def test_cordons_stay_with_the_same_workers(now: Pipeline, pool: PoolState) -> None:
+    """The same input again, and none of them done: nobody is let go of for another."""
+    started = replace(
+        pool,
+        workers=tuple(replace(worker, ready=True, started=True, answered=True, version=1) for worker in pool.workers),
+    )
+    (first,), memory = decide(now, [started], Memory(), now=NOW)
+    (second,), _ = decide(now, [carry_out(started, first)], memory, now=NOW + 5)
+    living = {worker.name for worker in carry_out(started, first).workers}
+    assert set(first.cordon) & living <= set(second.cordon)
+
+
+@SLOWLY
+@given(pipelines(), pool_states())
+def test_work_on_every_worker_does_not_keep_a_pool_large(now: Pipeline, pool: PoolState) -> None:
+    """As soon as cordoned workers finish, the pool has the size that it would have without work in hand."""
+    busy = Worker(name="", ready=True, started=True, version=1, num_in_flight=1)
+    workers = tuple(replace(busy, name=f"w-{number}") for number in range(pool.replicas))
+    course = [now] * 70
+    assert (
+        follow(course, replace(pool, workers=workers), they_finish=True)[-1].replicas
+        == follow(course, replace(pool, workers=()))[-1].replicas
+    )
 
 
 @SLOWLY
@@ -115,7 +183,7 @@ def test_a_pool_never_shrinks_below_the_workers_that_hold_work_before_their_time
 def test_there_is_room_for_all_work_in_hand(now: Pipeline, pool: PoolState) -> None:
     (decision,), _ = decide(now, [pool], Memory(), now=NOW)
     room = 2 * pool.spec.samples_per_replica * decision.replicas
-    assert room >= now.num_in_flight or decision.replicas == pool.spec.max_replicas
+    assert room >= now.num_in_flight or decision.replicas >= pool.spec.max_replicas
 
 
 @SLOWLY
@@ -142,14 +210,11 @@ def test_idle_and_empty_every_pool_reaches_its_minimum(pool: PoolState) -> None:
 @given(pipelines(), pool_states())
 def test_the_same_input_settles_after_the_window(now: Pipeline, pool: PoolState) -> None:
     """No flapping: what a settled pool is decided to be is what it is."""
-    memory, state, sizes = Memory(), pool, []
-    settled_after = WAIT_FOR_WORK * pool.spec.scale_down_seconds
-    for number in range(130):
-        (decision,), memory = decide(now, [state], memory, now=NOW + 5.0 * number)
-        state = replace(state, replicas=decision.replicas)
-        if 5.0 * number > settled_after:
-            sizes.append(decision.replicas)
-    assert len(set(sizes)) == 1
+    # Users who get their answer are fewer users: another input.
+    workers = tuple(replace(worker, num_user_requests=0) for worker in pool.workers)
+    decisions = follow([now] * 130, replace(pool, workers=workers), they_finish=True)
+    window = int(pool.spec.scale_down_seconds / 5)
+    assert len({decision.replicas for decision in decisions[window + 4 :]}) == 1
 
 
 @SLOWLY
@@ -181,10 +246,12 @@ def test_without_redis_no_pool_changes_but_by_hand(fleet: list[PoolState], memor
 
 @SLOWLY
 @given(pipelines(), pool_states())
-def test_without_a_memory_nothing_shrinks_but_to_its_maximum(now: Pipeline, pool: PoolState) -> None:
+def test_without_a_memory_nothing_shrinks_but_by_the_cordons_there_are_and_to_its_maximum(
+    now: Pipeline, pool: PoolState
+) -> None:
     pool = replace(pool, spec=replace(pool.spec, scale_down_seconds=30.0))
     (decision,), _ = decide(now, [pool], Memory(), now=NOW)
-    assert decision.replicas >= min(pool.replicas, pool.spec.max_replicas)
+    assert decision.replicas >= min(pool.num_serving, pool.spec.max_replicas)
 
 
 @SLOWLY

@@ -92,6 +92,24 @@ def test_costs_are_samples_and_users_and_only_changes_are_written() -> None:
     assert deletion_costs(pods, workers) == {"a": "5", "d": "0"}
 
 
+def test_an_emptied_worker_costs_less_than_one_that_merely_has_nothing_and_one_that_is_not_done_costs_its_work() -> (
+    None
+):
+    workers = [
+        Worker(name="emptied", cordoned=True),
+        Worker(name="slow", cordoned=True, num_in_flight=1),
+        Worker(name="idle"),
+    ]
+    costs = deletion_costs([pod("emptied"), pod("slow"), pod("idle", cost="-1")], workers)
+    assert costs == {"emptied": "-1", "slow": "1", "idle": "0"}
+
+
+def test_a_pod_has_started_when_its_container_says_so() -> None:
+    assert pod_of(pod("a", containerStatuses=[{"name": "rollout", "started": True}])).started
+    assert not pod_of(pod("b", containerStatuses=[{"name": "rollout", "started": False}])).started
+    assert not pod_of(pod("c")).started
+
+
 def test_a_deployment_belongs_to_the_oldest_pool_that_names_it() -> None:
     pools = [
         pool("young", created="2026-11-21T10:00:02Z"),

@@ -70,6 +70,18 @@ def test_pods_that_are_missing_make_it_not_ready() -> None:
     assert conditions(status_of(view, PIPELINE, resized=None, now="t1"))["Ready"] == ("False", "PodsNotReady")
 
 
+def test_those_cordoned_need_not_be_ready() -> None:
+    """Of a, b and d, which are ready, and c, which is not."""
+
+    def ready(replicas: int, *cordon: str) -> tuple[str, str]:
+        decision = Decision(pool="default", replicas=replicas, reason=Reason.WORK_IN_HAND, message="", cordon=cordon)
+        return conditions(status_of(a_view(decision=decision), PIPELINE, resized=None, now="t1"))["Ready"]
+
+    assert ready(4, "c") == ("True", "PodsReady")
+    assert ready(3, "c") == ("True", "PodsReady")
+    assert ready(4, "a") == ("False", "PodsNotReady")
+
+
 def test_without_signals_figures_are_not_shown_and_the_size_is() -> None:
     view = a_view(Reason.HOLDING, trouble=Trouble(reason="SignalsMissing", message="Redis cannot be reached"))
     status = status_of(view, None, resized=None, now="t1")
