@@ -74,6 +74,8 @@ def cli() -> None:
       onlinerlhf status                        in another terminal
     The small models know a small world in lower case; to see them learn from few prompts:
       onlinerlhf up --gateway-port 50051 --set learner.batch_size=32 --set gateway.max_epochs=4
+    On Kubernetes:
+      onlinerlhf k8s install --help            then k8s status, scale, drain, logs
     """
 
 

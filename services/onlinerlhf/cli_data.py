@@ -12,12 +12,15 @@ from onlinerlhf.cli_keys import target_options
 F = TypeVar("F", bound=Callable[..., Any])
 
 _DIRECTORY = click.Path(file_okay=False, path_type=Path)
+_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
 def user_options(command: F) -> F:
     """Whom, and which gateway to ask."""
     for option in (
         click.option("--gateway", "address", help="host:port of a gateway.  [default: of the platform that is up]"),
+        click.option("--ca", type=_FILE, help="The gateway speaks TLS: PEM of whom to trust.  [default: plain text]"),
+        click.option("--server-name", help="With --ca: name in its certificate, where --gateway goes by another."),
         click.option("--run-dir", type=_DIRECTORY, help="Run directory.  [default: the newest under HOME/runs]"),
         click.option(
             "--home",
@@ -108,7 +111,7 @@ def export(
 
 @data.command()
 @user_options
-def user(home: Path, run_dir: Path | None, address: str | None, organisation: str, user_id: str) -> None:
+def user(organisation: str, user_id: str, **place: Any) -> None:
     """Print everything held of a user, a JSON object a line.
 
     \b
@@ -116,14 +119,13 @@ def user(home: Path, run_dir: Path | None, address: str | None, organisation: st
     """
     from onlinerlhf.local import data_rights
 
-    place = data_rights.Place(home=home, run_dir=run_dir, address=address)
-    data_rights.export_user(place, organisation=organisation, user_id=user_id)
+    data_rights.export_user(data_rights.Place(**place), organisation=organisation, user_id=user_id)
 
 
 @data.command()
 @user_options
 @click.option("--yes", is_flag=True, help="Do not ask.")
-def erase(home: Path, run_dir: Path | None, address: str | None, organisation: str, user_id: str, yes: bool) -> None:
+def erase(organisation: str, user_id: str, yes: bool, **place: Any) -> None:
     """Erase a user everywhere and print the receipt: what was removed, which policy versions saw the user's samples.
 
     Cannot be undone. Needs a key of scope admin: ONLINERLHF_ADMIN_KEY, or that of the platform that is up here.
@@ -137,13 +139,12 @@ def erase(home: Path, run_dir: Path | None, address: str | None, organisation: s
         click.confirm(f"Erase everything of user {user_id}{of}? This cannot be undone.", abort=True)
     from onlinerlhf.local import data_rights
 
-    place = data_rights.Place(home=home, run_dir=run_dir, address=address)
-    data_rights.erase(place, organisation=organisation, user_id=user_id)
+    data_rights.erase(data_rights.Place(**place), organisation=organisation, user_id=user_id)
 
 
 @data.command()
 @user_options
-def verify(home: Path, run_dir: Path | None, address: str | None, organisation: str, user_id: str) -> None:
+def verify(organisation: str, user_id: str, **place: Any) -> None:
     """Look through every store anew for anything of an erased user. Exits with 1 when something is left.
 
     \b
@@ -151,6 +152,5 @@ def verify(home: Path, run_dir: Path | None, address: str | None, organisation: 
     """
     from onlinerlhf.local import data_rights
 
-    place = data_rights.Place(home=home, run_dir=run_dir, address=address)
-    if not data_rights.verify(place, organisation=organisation, user_id=user_id):
+    if not data_rights.verify(data_rights.Place(**place), organisation=organisation, user_id=user_id):
         sys.exit(1)

@@ -81,7 +81,8 @@ def install(seconds: float, wait: bool, **options: Any) -> None:
       onlinerlhf k8s install --dry-run
       onlinerlhf k8s install --registry registry.example/rlhf --tag 1.4.0
       onlinerlhf k8s install --values-set gpu-prod -n rlhf-prod --timeout 1800
-      helm template onlinerlhf deploy/helm/onlinerlhf --include-crds -f my.yaml > mine.yaml
+      helm template onlinerlhf deploy/helm/onlinerlhf --include-crds -f my.yaml \\
+        --set redis.auth.existingSecret=onlinerlhf-redis-auth > mine.yaml
       onlinerlhf k8s install --manifest mine.yaml
     """
     values_set, files = options["values_set"], options["files"]
@@ -211,8 +212,8 @@ def drain(pod: str | None, pool: str | None, seconds: float, **options: Any) -> 
 def logs(target: str | None, follow: bool, since: str | None, tail: int | None, **options: Any) -> None:
     """Show the logs of a room's pods by time, each line with its pod's name.
 
-    ROOM is gateway, rollout, reward, learner, redis or scaler; a POD may be the beginning of a name. Without either:
-    everything.
+    ROOM is gateway, rollout, reward, learner, redis, scaler, or models for the Job that makes them; a POD may be the
+    beginning of a name. Without either: everything.
 
     \b
       onlinerlhf k8s logs learner --since 10m

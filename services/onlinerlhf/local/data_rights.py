@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import grpc
 from google.protobuf.json_format import MessageToDict
 
+from onlinerlhf.core.errors import ConfigError
 from onlinerlhf.local import endpoints
 from onlinerlhf.local.credentials import admin_key
 from onlinerlhf.local.probes import fresh_channel
@@ -29,6 +30,17 @@ class Place:
     run_dir: Path | None = None
     address: str | None = None
     """host:port; unset: of the platform that is up here."""
+    ca: Path | None = None
+    """PEM file of whom to trust, where the gateway speaks TLS."""
+    server_name: str | None = None
+    """Name in its certificate, where `address` goes by another."""
+
+    def authorities(self) -> bytes | None:
+        """What the file holds. Raises ConfigError."""
+        try:
+            return None if self.ca is None else self.ca.read_bytes()
+        except OSError as error:
+            raise ConfigError(f"cannot read {self.ca}: {error.strerror}") from None
 
 
 def erase(place: Place, *, organisation: str, user_id: str) -> None:
@@ -66,10 +78,10 @@ def export_user(place: Place, *, organisation: str, user_id: str) -> None:
 
 def _ask(place: Place, what: str, call: Callable[[Any, Metadata], Awaitable[T]]) -> T:
     address = place.address or endpoints.find(place.home, place.run_dir).gateway
-    key = admin_key(place.home, place.run_dir)
+    key, ca = admin_key(place.home, place.run_dir), place.authorities()
 
     async def ask() -> T:
-        async with fresh_channel(address) as channel:
+        async with fresh_channel(address, ca=ca, server_name=place.server_name) as channel:
             try:
                 return await call(data_pb2_grpc.DataServiceStub(channel), (("authorization", f"Bearer {key}"),))
             except grpc.aio.AioRpcError as error:

@@ -24,9 +24,16 @@ _OPTIONS = (("grpc.use_local_subchannel_pool", 1), ("grpc.enable_http_proxy", 0)
 
 
 @asynccontextmanager
-async def fresh_channel(address: str) -> AsyncIterator[grpc.aio.Channel]:
-    """A channel for one question."""
-    async with grpc.aio.insecure_channel(address, options=_OPTIONS) as channel:
+async def fresh_channel(
+    address: str, *, ca: bytes | None = None, server_name: str | None = None
+) -> AsyncIterator[grpc.aio.Channel]:
+    """A channel for one question. ca: PEM of whom to trust, for a room that speaks TLS."""
+    if ca is None:
+        channel = grpc.aio.insecure_channel(address, options=_OPTIONS)
+    else:
+        name = () if server_name is None else (("grpc.ssl_target_name_override", server_name),)
+        channel = grpc.aio.secure_channel(address, grpc.ssl_channel_credentials(ca), options=(*_OPTIONS, *name))
+    async with channel:
         yield channel
 
 

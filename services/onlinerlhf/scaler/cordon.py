@@ -4,7 +4,19 @@ Work lands on every worker, so a pool that only waited for some to be without wo
 gets no new samples and no new users, finishes what it has, and then can be stopped.
 """
 
+from collections.abc import Sequence
+
 from onlinerlhf.scaler.observation import PoolState, Worker
+
+
+def staying(workers: Sequence[Worker], replicas: int) -> tuple[Worker, ...]:
+    """Without those that a shrink was for and that Kubernetes, which takes a moment, has not marked as deleted yet.
+
+    Counted, they would be emptied workers for a second shrink, and their cordons would be lifted on their way out.
+    """
+    order = sorted(workers, key=_deletion_order)[: max(0, len(workers) - replicas)]
+    leaving = {worker.name for worker in order if worker.is_emptied and not worker.is_silent}
+    return tuple(worker for worker in workers if worker.name not in leaving)
 
 
 def to_empty(pool: PoolState, wanted: int) -> tuple[Worker, ...]:
@@ -28,7 +40,7 @@ def smallest_size(pool: PoolState, emptying: tuple[Worker, ...]) -> int:
     """
     names = {worker.name for worker in emptying}
     num_free = 0
-    for worker in sorted(pool.workers, key=lambda worker: (worker.ready, deletion_cost(worker))):
+    for worker in sorted(pool.workers, key=_deletion_order):
         if not (worker.is_emptied and worker.name in names):
             break
         num_free += 1
@@ -39,6 +51,10 @@ def smallest_size(pool: PoolState, emptying: tuple[Worker, ...]) -> int:
 def deletion_cost(worker: Worker) -> int:
     """Of its pod: what it has in hand. One that is emptied goes before one that merely has nothing at the moment."""
     return -1 if worker.is_emptied else _work_in_hand(worker)
+
+
+def _deletion_order(worker: Worker) -> tuple[bool, int]:
+    return worker.ready, deletion_cost(worker)
 
 
 def _work_in_hand(worker: Worker) -> int:

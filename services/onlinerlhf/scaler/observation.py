@@ -52,8 +52,11 @@ class Worker:
 
     @property
     def is_usable(self) -> bool:
-        """Can serve, were it not cordoned. False: it starts, or it is broken."""
-        return self.ready or (self.answered and self.version > 0)
+        """Can serve, were it not cordoned. False: it starts, or it is broken.
+
+        One that does not answer is not relied on, ready or not: Kubernetes takes a minute to notice a dead node.
+        """
+        return self.answered and (self.ready or self.version > 0)
 
     @property
     def is_silent(self) -> bool:

@@ -7,6 +7,7 @@ from typing import Final, Protocol
 
 from onlinerlhf.core.errors import InvalidInput, LimitReached, NotFound, OnlineRLHFError, PermissionDenied
 from onlinerlhf.scaler import metrics
+from onlinerlhf.scaler.cordon import staying
 from onlinerlhf.scaler.kinds import DEPLOYMENT, POD, ROLLOUT_POOL
 from onlinerlhf.scaler.kube import Kube
 from onlinerlhf.scaler.kube_errors import ApiAway, Conflict, kind_of
@@ -95,6 +96,8 @@ async def read_signals(signals: Signals, views: Sequence[View]) -> tuple[Pipelin
         return None, lack_of(error)
     for view in views:
         view.workers = tuple(workers.get(worker.name, worker) for worker in view.workers)
+        if view.scale is not None:
+            view.workers = staying(view.workers, view.scale.replicas)
     return pipeline, None
 
 

@@ -24,11 +24,13 @@ RATE_SECONDS: Final = 600.0
 """What a rate is taken over: several steps of the learner, as samples leave a batch at a time."""
 MIN_RATE_SECONDS: Final = 120.0
 """Less than this says nothing."""
+OUTLAST_SECONDS: Final = 10.0
+"""A cordon counts that holds for so long yet: until the turn that goes by it has renewed it."""
 
 _LOOK: Final = Script(
     LUA_CORDON
     + """
--- KEYS [prompts], [rollouts], [scored], ledger counts, cordoned. ARGV group.
+-- KEYS [prompts], [rollouts], [scored], ledger counts, cordoned. ARGV group, ms that a cordon must last.
 -- Replies three lengths, the age in ms of the oldest of [prompts] by this server's clock, the counts (field, number,
 -- ...), who holds how many of [prompts] (consumer, number, ...) and who is cordoned. Payloads stay here.
 local oldest = 0
@@ -50,7 +52,7 @@ if redis.call('EXISTS', KEYS[1]) == 1 then
 end
 return {
   redis.call('XLEN', KEYS[1]), redis.call('XLEN', KEYS[2]), redis.call('XLEN', KEYS[3]),
-  oldest, redis.call('HGETALL', KEYS[4]), held, redis.call('ZRANGEBYSCORE', KEYS[5], now_ms() + 1, '+inf'),
+  oldest, redis.call('HGETALL', KEYS[4]), held, redis.call('ZRANGEBYSCORE', KEYS[5], now_ms() + ARGV[2], '+inf'),
 }
 """
 )
@@ -67,13 +69,14 @@ class RunState:
     held: Mapping[str, int]
     """Consumer of [prompts] -> entries that it holds; those given back are nobody's."""
     cordoned: frozenset[str]
-    """Consumers of [prompts] that get no more."""
+    """Consumers of [prompts] that get no more, for OUTLAST_SECONDS at least."""
 
 
 async def look(redis: Redis, keys: RunKeys) -> RunState:
     """Raises Unavailable, also where Redis refuses: whoever decides by this keeps what it has."""
     streams = [keys.stream(stage) for stage in (Stage.PROMPTS, Stage.ROLLOUTS, Stage.SCORED)]
-    asking = _LOOK.run(redis, [*streams, keys.ledger_counts, keys.cordoned], [keys.group])
+    asked = [*streams, keys.ledger_counts, keys.cordoned]
+    asking = _LOOK.run(redis, asked, [keys.group, int(OUTLAST_SECONDS * 1000)])
     prompts, rollouts, scored, oldest_ms, counts, held, cordoned = await _within_seconds("the run's backlog", asking)
     return RunState(
         backlogs={Stage.PROMPTS: prompts, Stage.ROLLOUTS: rollouts, Stage.SCORED: scored},

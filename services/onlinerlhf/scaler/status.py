@@ -36,7 +36,7 @@ def status_of(view: View, pipeline: Pipeline | None, *, resized: str | None, now
         "inFlight": rounded(sum(worker.num_in_flight for worker in view.workers)) if pipeline else None,
         "oldestSeconds": rounded(pipeline.oldest_seconds) if pipeline else None,
         "staleness": round(pipeline.staleness, 1) if pipeline else None,
-        "policyVersion": min(versions, default=0),
+        "policyVersion": min(versions, default=0) if pipeline else None,
         "learnerVersion": pipeline.learner_version if pipeline else None,
         "reason": reason,
         "message": message[:MAX_MESSAGE_CHARACTERS] if message else None,

@@ -3,13 +3,17 @@
 import json
 from collections.abc import Iterator
 from concurrent import futures
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
 from click.testing import CliRunner, Result
 
+from authority import Authority
 from onlinerlhf.cli_data import data
+from onlinerlhf.core.errors import Unavailable
 from onlinerlhf.v1 import data_pb2, data_pb2_grpc
 
 KEY = "orl_test_admin"
@@ -46,17 +50,26 @@ class FakeData(data_pb2_grpc.DataServiceServicer):
             context.abort(grpc.StatusCode.UNAUTHENTICATED, "no such key")
 
 
+@contextmanager
+def serving(credentials: grpc.ServerCredentials | None = None) -> Iterator[FakeData]:
+    fake = FakeData()
+    server = grpc.server(futures.ThreadPoolExecutor(2))
+    data_pb2_grpc.add_DataServiceServicer_to_server(fake, server)
+    if credentials is None:
+        fake.address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+    else:
+        fake.address = f"127.0.0.1:{server.add_secure_port('127.0.0.1:0', credentials)}"
+    server.start()
+    yield fake
+    server.stop(None).wait()
+
+
 @pytest.fixture
 def service(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeData]:
     """Listens on a port of its own; its key is in the environment."""
     monkeypatch.setenv("ONLINERLHF_ADMIN_KEY", KEY)
-    fake = FakeData()
-    server = grpc.server(futures.ThreadPoolExecutor(2))
-    data_pb2_grpc.add_DataServiceServicer_to_server(fake, server)
-    fake.address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
-    server.start()
-    yield fake
-    server.stop(None).wait()
+    with serving() as fake:
+        yield fake
 
 
 def run(service: FakeData, *arguments: str, answer: str | None = None) -> Result:
@@ -74,6 +87,24 @@ def test_an_erasure_prints_its_receipt(service: FakeData) -> None:
         "num_samples_in_training": 0,
     }
     assert service.erased == [("acme", "ada")]
+
+
+def test_a_gateway_that_speaks_tls_is_asked_under_the_name_in_its_certificate(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("ONLINERLHF_ADMIN_KEY", KEY)
+    authority = Authority()
+    cert, key = authority.issue("gateway.example")
+    (tmp_path / "ca.crt").write_bytes(authority.pem)
+    with serving(grpc.ssl_server_credentials([(key, cert)])) as fake:
+        trust = ("--ca", str(tmp_path / "ca.crt"))
+        result = run(fake, "erase", "--user", "ada", "--yes", *trust, "--server-name", "gateway.example")
+        assert (result.exit_code, fake.erased) == (0, [("", "ada")])
+        # Under another name it is not who the certificate says, and in plain text it answers nobody.
+        for other in ((*trust, "--server-name", "other.example"), ()):
+            result = run(fake, "erase", "--user", "grace", "--yes", *other)
+            assert isinstance(result.exception, Unavailable)
+        assert fake.erased == [("", "ada")]
 
 
 def test_an_erasure_asks_first(service: FakeData) -> None:

@@ -18,7 +18,7 @@ from integration.streams.support import Admit, put
 from onlinerlhf.core.errors import Unavailable
 from onlinerlhf.core.samples import Stage
 from onlinerlhf.runtime.config import RunConfig
-from onlinerlhf.runtime.cordon import EMPTYING
+from onlinerlhf.runtime.cordon import EMPTYING, cordon
 from onlinerlhf.runtime.keys import RunKeys
 from onlinerlhf.runtime.redis import Patience
 from onlinerlhf.runtime.streams import Consumer, Streams
@@ -203,6 +203,17 @@ async def test_a_cordon_is_seen_with_what_the_worker_holds_and_lasts_for_some_po
         await signals.cordon([], lift=["rollout-0"])
         assert not any(each.cordoned for each in await signals.workers(pods))
         assert len(await worker.read(max_count=1, block_seconds=1)) == 1
+
+
+async def test_a_cordon_that_may_lapse_before_the_turn_renews_it_does_not_count(
+    run_config: RunConfig, client: Redis, keys: RunKeys
+) -> None:
+    async with reading(run_config) as signals:
+        await cordon(client, keys, ["rollout-0"], seconds=60)
+        await cordon(client, keys, ["rollout-1"], seconds=5)
+        await client.persist(keys.cordoned)
+        found = await signals.workers([Pod(name=f"rollout-{number}", address="") for number in range(2)])
+        assert [each.cordoned for each in found] == [True, False]
 
 
 async def test_a_cordoned_worker_is_emptied_when_it_says_itself_that_it_wants_no_users(

@@ -59,6 +59,10 @@ def test_a_healthy_pool_says_so() -> None:
     assert status["lastScaleTime"] == "t0"
 
 
+def test_without_signals_no_version_is_told_rather_than_0() -> None:
+    assert status_of(a_view(), None, resized=None, now="t1")["policyVersion"] is None
+
+
 @pytest.mark.parametrize("reason", [Reason.AT_MAXIMUM, Reason.LEARNER_BOUND])
 def test_bounds_that_keep_a_pool_small_are_a_condition(reason: Reason) -> None:
     status = status_of(a_view(reason), PIPELINE, resized=None, now="t1")
