@@ -178,9 +178,12 @@ class Supervisor:
         return asyncio.get_running_loop().time() - child.ready_since >= self._policy.stable_seconds
 
     async def _stop(self, child: Child) -> None:
+        keeper = self._keepers.get(child.spec.name)
+        if keeper is None:
+            # It was retired in this very moment.
+            return
         child.state = ChildState.DRAINING
         self._on_change()
-        keeper = self._keepers[child.spec.name]
         with suppress(TimeoutError):
             async with asyncio.timeout(_SPAWN_SECONDS):
                 await child.spawned.wait()
