@@ -39,6 +39,7 @@ async def room_server(
     config: ServiceConfig, health: Health, answers: HealthServicer, register: Register
 ) -> AsyncIterator[grpc.aio.Server]:
     """The room's services with health, diagnostics and reflection, started. Raises StartupError."""
+    logging.getLogger("grpc._cython.cygrpc").addFilter(_is_news)
     server = grpc.aio.server(
         interceptors=[CallInterceptor(max_call_seconds=config.max_call_seconds)], options=_options(config)
     )
@@ -125,3 +126,8 @@ async def _watch(certificates: CertificateFiles | None) -> None:
     while certificates is not None:
         await asyncio.sleep(LOOK_SECONDS)
         await asyncio.to_thread(certificates.current)
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """grpc logs as an error that it cannot send to a client whose end it has not heard of yet. Clients may go."""
+    return not (record.exc_info and isinstance(record.exc_info[1], grpc.aio.InternalError))
