@@ -6,11 +6,11 @@ fails with UNAVAILABLE instead. `redis` and `tokenizer` are the components of re
 
 import asyncio
 import logging
-from contextlib import suppress
 
 import grpc
 
 from onlinerlhf.runtime import metrics
+from onlinerlhf.runtime.tasks import set_within
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +39,4 @@ class RolloutReach:
                     logging.INFO if is_up else logging.WARNING,
                     "rollout workers can be reached" if is_up else "no rollout worker can be reached: answers fail",
                 )
-            with suppress(TimeoutError):
-                async with asyncio.timeout(_LOOK_SECONDS):
-                    await stop.wait()
+            await set_within(stop, _LOOK_SECONDS)

@@ -37,6 +37,7 @@ from onlinerlhf.runtime.health import Health
 from onlinerlhf.runtime.keys import RunKeys
 from onlinerlhf.runtime.redis import Patience
 from onlinerlhf.runtime.streams import Consumer, Delivery
+from onlinerlhf.runtime.tasks import set_within
 
 _log = logging.getLogger(__name__)
 CONSUMER_NAME = "learner"
@@ -148,7 +149,7 @@ class LearnerWorker:
             paused = self._pause_reason(saver)
             if paused is not None:
                 status.phase = paused
-                await _wait(stop, _READ_SECONDS)
+                await set_within(stop, _READ_SECONDS)
                 collecting_since = status.clock()
                 continue
             status.phase = Phase.COLLECTING
@@ -252,7 +253,7 @@ class LearnerWorker:
         if self._num_failures >= _MAX_REFUSALS:
             self._health.set("training", ok=False, reason=f"{self._num_failures} steps in a row: {kind}: {error}")
             self._status.phase = Phase.WAITING
-            await _wait(stop, self._config.lease_seconds)
+            await set_within(stop, self._config.lease_seconds)
 
     async def _report(self, found: StepMetrics, staleness: Sequence[int], **seconds: float) -> None:
         status = self._status
@@ -274,12 +275,3 @@ class LearnerWorker:
             metrics.STALENESS.observe(versions)
         _log.info("step", extra={"numbers": {name: round(number, 5) for name, number in numbers.items()}})
         await asyncio.to_thread(self._records.add, numbers)
-
-
-async def _wait(stop: asyncio.Event, seconds: float) -> None:
-    """Until `stop`, or for so long."""
-    try:
-        async with asyncio.timeout(seconds):
-            await stop.wait()
-    except TimeoutError:
-        return

@@ -5,11 +5,12 @@ engine ──started──► weights (pull and apply the current version) ─�
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
 import grpc
+from redis.asyncio import Redis
 
 from onlinerlhf.core.errors import StartupError
 from onlinerlhf.core.samples import Stage
@@ -21,7 +22,7 @@ from onlinerlhf.rollout.lifecycle import EngineKeeper
 from onlinerlhf.rollout.staging import Staging
 from onlinerlhf.rollout.updater import Updater
 from onlinerlhf.rollout.usage import Usage
-from onlinerlhf.rollout.worker import RolloutWorker
+from onlinerlhf.rollout.worker import RolloutWorker, Sampler
 from onlinerlhf.runtime import channels, logs, redis, serving, tracing
 from onlinerlhf.runtime import config as configs
 from onlinerlhf.runtime.config import RunConfig
@@ -58,25 +59,7 @@ async def compose(run_config: RunConfig, config: RolloutConfig) -> None:
     staging = Staging(source, config.staging_dir, expected_shapes=model_shapes(config.model_dir))
     updater = Updater(source, staging, engine, health, manifest_wait_seconds=config.manifest_wait_seconds)
     admission = Admission(updater, max_versions_behind=config.max_versions_behind, is_draining=lambda: health.draining)
-    keys = RunKeys(run_config.id)
-    patience = redis.Patience(health)
-    consumer = Consumer(
-        client,
-        keys,
-        Stage.PROMPTS,
-        name=config.worker_id,
-        patience=patience,
-        lease_seconds=config.lease_seconds,
-        delivery_limit=config.delivery_limit,
-    )
-    worker = RolloutWorker(
-        consumer,
-        Streams(client, keys, patience=patience),
-        engine,
-        config,
-        refusal=admission.refusal,
-        tell_cordoned=partial(show_cordon, health),
-    )
+    worker = _worker(config, client, RunKeys(run_config.id), engine, health, refusal=admission.refusal)
     metrics.IN_FLIGHT.set_function(lambda: usage.num_in_flight)
     metrics.IDLE_SHARE.set_function(lambda: usage.idle_share)
 
@@ -103,6 +86,30 @@ async def compose(run_config: RunConfig, config: RolloutConfig) -> None:
         await engine.close()
         await channel.close()
         await client.aclose()
+
+
+def _worker(
+    config: RolloutConfig,
+    client: Redis,
+    keys: RunKeys,
+    engine: Sampler,
+    health: Health,
+    *,
+    refusal: Callable[[int], str],
+) -> RolloutWorker:
+    """The loop on the run's streams."""
+    patience = redis.Patience(health)
+    consumer = Consumer(
+        client,
+        keys,
+        Stage.PROMPTS,
+        name=config.worker_id,
+        patience=patience,
+        lease_seconds=config.lease_seconds,
+        delivery_limit=config.delivery_limit,
+    )
+    streams = Streams(client, keys, patience=patience)
+    return RolloutWorker(consumer, streams, engine, config, refusal=refusal, tell_cordoned=partial(show_cordon, health))
 
 
 def model_shapes(model_dir: Path) -> dict[str, tuple[int, ...]]:

@@ -13,7 +13,7 @@ from typing import Protocol
 
 from onlinerlhf.core.errors import StartupError
 from onlinerlhf.runtime.health import Health
-from onlinerlhf.runtime.tasks import end
+from onlinerlhf.runtime.tasks import end, set_within
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +60,7 @@ class EngineKeeper:
             if trouble := self._engine.trouble():
                 self._health.set(_COMPONENT, ok=False, reason=trouble)
                 raise StartupError(f"{trouble}; this process cannot go on without it")
-            await _wait(stop, _WATCH_SECONDS)
+            await set_within(stop, _WATCH_SECONDS)
 
     async def _start(self, stop: asyncio.Event) -> bool:
         """False: told to stop before the engine was there; its start is over."""
@@ -90,17 +90,8 @@ class EngineKeeper:
 
         async def run(stop: asyncio.Event) -> None:
             while not (self._started.is_set() or stop.is_set()):
-                await _wait(stop, _WATCH_SECONDS)
+                await set_within(stop, _WATCH_SECONDS)
             if not stop.is_set():
                 await background(stop)
 
         return run
-
-
-async def _wait(event: asyncio.Event, seconds: float) -> None:
-    """Until the event is set, `seconds` at most."""
-    try:
-        async with asyncio.timeout(seconds):
-            await event.wait()
-    except TimeoutError:
-        return

@@ -21,6 +21,7 @@ from onlinerlhf.core.samples import DropReason, Outcome, Stage
 from onlinerlhf.runtime import metrics
 from onlinerlhf.runtime.keys import RunKeys
 from onlinerlhf.runtime.redis import Script, away_reason, command
+from onlinerlhf.runtime.tasks import set_within
 
 log = logging.getLogger(__name__)
 
@@ -182,11 +183,7 @@ class Ledger:
                 if away_reason(error) is None:
                     raise
                 log.debug("no ledger to export", extra={"reason": away_reason(error)})
-            try:
-                async with asyncio.timeout(EXPORT_SECONDS):
-                    await stop.wait()
-            except TimeoutError:
-                continue
+            await set_within(stop, EXPORT_SECONDS)
 
     async def _export(self) -> None:
         counts = await self.counts()

@@ -24,7 +24,7 @@ from onlinerlhf.runtime.health import Health
 from onlinerlhf.runtime.health_service import HealthServicer
 from onlinerlhf.runtime.listening import Register, health_server, room_server
 from onlinerlhf.runtime.statuses import status_of
-from onlinerlhf.runtime.tasks import end
+from onlinerlhf.runtime.tasks import end, set_within
 
 __all__ = ["Background", "Register", "main", "run_service", "status_of"]
 
@@ -117,7 +117,7 @@ async def _keep_running(name: str, task: Background, stop: asyncio.Event, health
             return
         if loop.time() - started > MAX_BACKOFF_SECONDS:
             backoff_seconds = MIN_BACKOFF_SECONDS
-        if await _set_within(stop, backoff_seconds):
+        if await set_within(stop, backoff_seconds):
             return
         backoff_seconds = min(2 * backoff_seconds, MAX_BACKOFF_SECONDS)
 
@@ -129,15 +129,6 @@ async def _drain(tasks: Sequence[asyncio.Task[None]], seconds: float) -> None:
     for task in late:
         log.warning("not drained in time", extra={"task": task.get_name(), "drain_seconds": seconds})
     await end(late)
-
-
-async def _set_within(event: asyncio.Event, seconds: float) -> bool:
-    try:
-        async with asyncio.timeout(seconds):
-            await event.wait()
-    except TimeoutError:
-        return False
-    return True
 
 
 @contextmanager

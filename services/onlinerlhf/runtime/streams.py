@@ -21,6 +21,7 @@ from onlinerlhf.runtime.consumer import RETURNED, Consumer
 from onlinerlhf.runtime.keys import RunKeys
 from onlinerlhf.runtime.leases import Delivery
 from onlinerlhf.runtime.redis import Argument, Patience, away_reason, command
+from onlinerlhf.runtime.tasks import set_within
 
 __all__ = ["RETURNED", "STREAMS", "Consumer", "ConsumerInfo", "DeadLetter", "Delivery", "Streams"]
 
@@ -138,11 +139,7 @@ class Streams:
             if waited_seconds >= next_log_seconds:
                 next_log_seconds += WAIT_LOG_SECONDS
                 log.info("waiting", extra={"what": what, "waited_seconds": round(waited_seconds), "seen": seen})
-            try:
-                async with asyncio.timeout(min(POLL_SECONDS, timeout_seconds)):
-                    await stop.wait()
-            except TimeoutError:
-                continue
+            await set_within(stop, min(POLL_SECONDS, timeout_seconds))
 
     async def _command(self, *arguments: Argument) -> Any:
         return await self._call(partial(command, self._redis, *arguments))

@@ -1,4 +1,4 @@
-"""Ending tasks for good, and leaving work that is no longer wanted."""
+"""Ending tasks for good, leaving work that is no longer wanted, and resting until an event."""
 
 import asyncio
 import logging
@@ -27,6 +27,16 @@ async def end(tasks: Iterable["asyncio.Task[Any]"]) -> None:
         _, pending = await asyncio.wait(pending, timeout=ASK_AGAIN_SECONDS)
     for task in pending:
         log.error("task does not end", extra={"task": task.get_name(), "waited_seconds": GIVE_UP_SECONDS})
+
+
+async def set_within(event: asyncio.Event, seconds: float) -> bool:
+    """Whether the event was set within that time; returns as soon as it is."""
+    try:
+        async with asyncio.timeout(seconds):
+            await event.wait()
+    except TimeoutError:
+        return False
+    return True
 
 
 async def unless(stop: asyncio.Event, work: Coroutine[Any, Any, T]) -> T | None:

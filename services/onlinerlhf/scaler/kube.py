@@ -27,7 +27,6 @@ WATCH_SLACK_SECONDS: Final = 10.0
 """How much later than it was told the server may end a watch before the connection counts as dead."""
 FIELD_MANAGER: Final = "onlinerlhf-scaler"
 MERGE: Final = "application/merge-patch+json"
-STRATEGIC: Final = "application/strategic-merge-patch+json"
 APPLY: Final = "application/apply-patch+yaml"
 IN_CLUSTER_NAMESPACE: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 _VERBS: Final = {"GET": "get", "POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}

@@ -19,6 +19,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from onlinerlhf.core.errors import AlreadyExists, NotFound, OnlineRLHFError, StartupError
+from onlinerlhf.runtime.tasks import set_within
 from onlinerlhf.scaler.config import ScalerConfig
 from onlinerlhf.scaler.kinds import LEASE
 from onlinerlhf.scaler.kube import Json, Kube
@@ -78,13 +79,13 @@ class Leader:
             except OnlineRLHFError as error:
                 log.warning("cannot try for the lease", extra={"kind": kind_of(error), "reason": str(error)})
                 pause = max(pause, retry_after(error) or 0.0)
-            await _wait(stop, pause * random.uniform(1.0, 1.0 + JITTER))
+            await set_within(stop, pause * random.uniform(1.0, 1.0 + JITTER))
         return False
 
     async def keep(self, stop: asyncio.Event) -> None:
         """Renew until told to stop. Raises LeaseLost."""
         pause = self._config.retry_seconds
-        while not await _wait(stop, min(pause * random.uniform(1.0 - JITTER, 1.0), self.remaining_seconds)):
+        while not await set_within(stop, min(pause * random.uniform(1.0 - JITTER, 1.0), self.remaining_seconds)):
             pause, remaining = self._config.retry_seconds, self.remaining_seconds
             if remaining == 0:
                 self._lose(f"it was not renewed within {self._config.renew_seconds:g} s")
@@ -188,13 +189,3 @@ class Leader:
     def _lose(self, why: str) -> None:
         self._renewed = None
         raise LeaseLost(f"lost the lease {self._config.lease_name}: {why}")
-
-
-async def _wait(stop: asyncio.Event, seconds: float) -> bool:
-    """Whether stop was set within that time."""
-    try:
-        async with asyncio.timeout(seconds):
-            await stop.wait()
-    except TimeoutError:
-        return False
-    return True

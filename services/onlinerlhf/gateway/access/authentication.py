@@ -23,6 +23,7 @@ from onlinerlhf.gateway.access.impatience import Impatience
 from onlinerlhf.gateway.access.key_format import parse
 from onlinerlhf.gateway.access.keys import KeyRecord, KeyStore
 from onlinerlhf.runtime.redis import Patience
+from onlinerlhf.runtime.tasks import set_within
 
 T = TypeVar("T")
 
@@ -98,9 +99,7 @@ class Authenticator:
             with suppress(Unavailable):
                 self._observe(await self._ask("look for changed API keys", self._store.version), asked_at)
                 await self._note_used()
-            with suppress(TimeoutError):
-                async with asyncio.timeout(POLL_SECONDS):
-                    await stop.wait()
+            await set_within(stop, POLL_SECONDS)
 
     async def _find(self, key_id: str) -> _Known:
         known = self._known.get(key_id) or self._unknown.get(key_id)

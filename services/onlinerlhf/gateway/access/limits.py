@@ -31,6 +31,7 @@ from onlinerlhf.gateway.access.limit_words import check_fits, limit_reached
 from onlinerlhf.runtime.batches import run_all
 from onlinerlhf.runtime.keys import RunKeys
 from onlinerlhf.runtime.redis import Argument, away_reason, command
+from onlinerlhf.runtime.tasks import set_within
 
 log = logging.getLogger(__name__)
 
@@ -170,9 +171,7 @@ class Meter:
                     await self._watched(self._announce)
                     announced_at = self._clock()
                 await self._settle_overdue()
-            with suppress(TimeoutError):
-                async with asyncio.timeout(POLL_SECONDS):
-                    await stop.wait()
+            await set_within(stop, POLL_SECONDS)
         await self._settle_overdue()
 
     @property

@@ -1,12 +1,12 @@
 """Keeps [prompts] topped up from the pool. Several gateways may do so at once; each move is one script."""
 
 import asyncio
-from contextlib import suppress
 
 from onlinerlhf.core.errors import Unavailable
 from onlinerlhf.gateway import metrics
 from onlinerlhf.gateway.admission.pool import Fed, Pool
 from onlinerlhf.runtime.redis import Patience
+from onlinerlhf.runtime.tasks import set_within
 
 # Patience is given up now and then only to look whether the process is to stop.
 _LOOK_UP_SECONDS = 5.0
@@ -35,12 +35,7 @@ class Feeder:
             _export(fed)
             if fed.is_idle:
                 # With [prompts] full, another admission is no reason to look again.
-                await self._wait(stop if fed.is_full else self._on_admitted)
-
-    async def _wait(self, event: asyncio.Event) -> None:
-        with suppress(TimeoutError):
-            async with asyncio.timeout(self._poll_seconds):
-                await event.wait()
+                await set_within(stop if fed.is_full else self._on_admitted, self._poll_seconds)
 
 
 def _export(fed: Fed) -> None:

@@ -24,6 +24,7 @@ from onlinerlhf.runtime import metrics
 from onlinerlhf.runtime.keys import RunKeys
 from onlinerlhf.runtime.ledger import LUA_TRANSITION, dropped_state
 from onlinerlhf.runtime.redis import Patience, Script, command
+from onlinerlhf.runtime.tasks import set_within
 
 log = logging.getLogger(__name__)
 
@@ -74,9 +75,7 @@ class Retention:
             with suppress(Unavailable):
                 # Patience has said so in health and log; the next sweep finds what this one left.
                 await self.sweep()
-            with suppress(TimeoutError):
-                async with asyncio.timeout(self._sweep_seconds):
-                    await stop.wait()
+            await set_within(stop, self._sweep_seconds)
 
     async def sweep(self) -> int:
         """Once. Returns how many prompts went."""

@@ -1,7 +1,5 @@
 """`onlinerlhf k8s drain`: take a pod, or a whole pool, out without losing work."""
 
-from typing import Final
-
 import click
 
 from onlinerlhf.core.errors import InvalidInput, LimitReached, NotFound
@@ -13,8 +11,6 @@ from onlinerlhf.scaler.commands.rollout import workloads_of
 from onlinerlhf.scaler.commands.sizes import scale
 from onlinerlhf.scaler.commands.waiting import Patience
 from onlinerlhf.scaler.kinds import DEPLOYMENT, POD
-
-DRAIN_SECONDS: Final = 1_800.0
 
 
 async def drain_pool(place: Place, *, pool_name: str, wait_seconds: float) -> None:

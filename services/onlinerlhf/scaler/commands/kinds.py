@@ -9,7 +9,6 @@ from onlinerlhf.scaler.kinds import Kind
 APP: Final = "onlinerlhf"
 NAME_LABEL: Final = "app.kubernetes.io/name"
 COMPONENT_LABEL: Final = "app.kubernetes.io/component"
-POOL_LABEL: Final = "onlinerlhf.dev/pool"
 OURS: Final = f"{NAME_LABEL}={APP}"
 """Selects what the chart made."""
 

@@ -12,7 +12,6 @@ from onlinerlhf.scaler.commands.pools import Pool, pick_pool, pool_of
 from onlinerlhf.scaler.commands.waiting import Patience
 from onlinerlhf.scaler.kinds import ROLLOUT_POOL
 
-SCALE_SECONDS: Final = 900.0
 SEEN_SECONDS: Final = 60.0
 
 
